@@ -1,0 +1,61 @@
+-- The next exchange of an operation that is under way: one claim per send, compare-and-set on the attempt's token.
+-- The holder passes its token as afterToken; without one it is a takeover, and only an expired lease gives way.
+-- What the last exchange showed (its bank calls, whether it was ambiguous) is written in the same statement, so a
+-- crash between two exchanges loses nothing.
+--
+-- items: [{ operationId, paymentId, orderId | null, token, afterToken | null, purpose: SEND | PROBE, ambiguous,
+--           calls, leaseMs, replayWindowMs }]
+-- answer: CLAIMED, RESOLVED (it has its final answer), or TAKEN (another holds it, or only an operator may).
+-- quiet: no attempt that may have been carried out can still be at work in the bank.
+-- replayable: the bank still remembers an answer to the last send, if it gave one.
+create or replace function claim_again(items jsonb, at_time timestamptz default null)
+returns table (item int, answer text, operation jsonb, payment jsonb, transition jsonb, quiet boolean, replayable boolean)
+language plpgsql as $$
+declare
+  moment timestamptz;
+  request jsonb;
+  op operations;
+begin
+  perform lock_all(array(
+    select 'payment:' || (r ->> 'paymentId') from jsonb_array_elements(items) as r
+    union all
+    select 'order:' || (r ->> 'orderId') from jsonb_array_elements(items) as r where r ->> 'orderId' is not null));
+  moment := coalesce(at_time, clock_timestamp());
+
+  for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
+    perform record_calls((request ->> 'operationId')::uuid, request -> 'calls');
+
+    select * into op from operations o where o.id = (request ->> 'operationId')::uuid;
+    if op.status <> 'UNRESOLVED' then
+      answer := 'RESOLVED';
+    elsif op.attempt_token = (request ->> 'token')::uuid then
+      answer := 'CLAIMED';
+    else
+      update operations o set
+        attempt = o.attempt + 1,
+        attempt_token = (request ->> 'token')::uuid,
+        attempt_purpose = request ->> 'purpose',
+        -- Taken over from a process that may have sent: nobody knows what came of it.
+        ambiguous_at = case when (request ->> 'ambiguous')::boolean
+                              or request ->> 'afterToken' is null and o.attempt_purpose = 'SEND'
+                            then o.sent_at else o.ambiguous_at end,
+        sent_at = case when request ->> 'purpose' = 'SEND' then moment else o.sent_at end,
+        leased_until = moment + (request ->> 'leaseMs')::int * interval '1 millisecond'
+      where o.id = op.id and o.status = 'UNRESOLVED'
+        and (o.attempt_token = (request ->> 'afterToken')::uuid
+             or request ->> 'afterToken' is null and o.leased_until <= moment)
+      returning * into op;
+      answer := case when found then 'CLAIMED' else 'TAKEN' end;
+    end if;
+
+    select * into op from operations o where o.id = (request ->> 'operationId')::uuid;
+    quiet := coalesce(op.ambiguous_at + (request ->> 'leaseMs')::int * interval '1 millisecond' <= moment, true);
+    replayable := op.sent_at + (request ->> 'replayWindowMs')::bigint * interval '1 millisecond' > moment;
+    operation := to_jsonb(op);
+    payment := (select to_jsonb(p) from payments p where p.id = (request ->> 'paymentId')::uuid);
+    transition := (select to_jsonb(t) from transitions t
+                   where t.payment_id = (request ->> 'paymentId')::uuid
+                     and t.version = op.transition_version);
+    return next;
+  end loop;
+end $$;

@@ -1,0 +1,145 @@
+-- What came of an exchange with the bank, written whole or not at all.
+--
+-- A FACT (the bank has done it) is accepted from any attempt while the operation is unresolved, whoever brings it.
+-- A VERDICT (it did not happen) needs the current claim. LEAVE says that this run ends without knowing; REVIEW that
+-- only an operator can settle it. An authorization that comes when its operation was resolved without it is a stray
+-- hold.
+--
+-- items: [{ operationId, paymentId, orderId | null, token, calls, ambiguous, leaseMs, move: { from, to }, conclusion }]
+-- ambiguous: of the exchange that just ended; earlier ones were written when the next was claimed.
+-- conclusion: { is: 'FACT', bankId | null, bankAt | null, expiresAt | null }
+--           | { is: 'VERDICT', code, to: payment state | null, orphan: boolean }
+--           | { is: 'LEAVE', retryInMs }
+--           | { is: 'REVIEW' }
+--   each may carry review: { reason, evidence }.
+-- answer: SETTLED (now or before), STRAY, LEFT, or TAKEN (another holds the claim that a verdict needs).
+create or replace function settle(items jsonb, at_time timestamptz default null)
+returns table (item int, answer text, operation jsonb, payment jsonb, transition jsonb)
+language plpgsql as $$
+declare
+  moment timestamptz;
+  request jsonb;
+  conclusion jsonb;
+  review jsonb;
+  op operations;
+  pay payments;
+  stray stray_holds;
+  to_state text;
+begin
+  perform lock_all(array(
+    select 'payment:' || (r ->> 'paymentId') from jsonb_array_elements(items) as r
+    union all
+    select 'order:' || (r ->> 'orderId') from jsonb_array_elements(items) as r where r ->> 'orderId' is not null));
+  moment := coalesce(at_time, clock_timestamp());
+
+  for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
+    conclusion := request -> 'conclusion';
+    review := nullif(conclusion -> 'review', 'null');
+    to_state := null;
+    perform record_calls((request ->> 'operationId')::uuid, request -> 'calls');
+    select * into op from operations o where o.id = (request ->> 'operationId')::uuid;
+    select * into pay from payments p where p.id = op.payment_id;
+
+    if conclusion ->> 'is' = 'FACT' then
+      if op.status = 'UNRESOLVED' then
+        if op.kind = 'RELEASE' then
+          update stray_holds s set released_at = moment
+          where s.authorization_id = op.input ->> 'authorizationId' returning * into stray;
+          if pay.state = 'FAILED' then
+            to_state := 'VOIDED';
+          end if;
+        elsif pay.state = request #>> '{move,from}' then
+          to_state := request #>> '{move,to}';
+        end if;
+        if to_state is null and op.kind <> 'RELEASE' then
+          -- It happened at the bank and does not fit the receipt: nobody but an operator can say why.
+          answer := 'LEFT';
+          review := jsonb_build_object('reason', 'The bank has carried out an operation that does not fit the payment''s state',
+                                       'evidence', conclusion || jsonb_build_object('kind', op.kind, 'state', pay.state));
+        else
+          answer := 'SETTLED';
+          update operations o set status = 'SUCCEEDED', resolved_at = moment, leased_until = null,
+            transition_version = case when to_state is not null then pay.version + 1 end
+          where o.id = op.id;
+        end if;
+      elsif op.kind = 'AUTHORIZE' and pay.authorization_id is distinct from conclusion ->> 'bankId' then
+        answer := 'STRAY';
+        insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+        values (conclusion ->> 'bankId', op.id, pay.id, pay.amount_cents, (conclusion ->> 'expiresAt')::timestamptz, moment)
+        on conflict (authorization_id) do nothing;
+        update payments p set possible_orphan_hold_since = null
+        where p.id = pay.id and p.possible_orphan_hold_since is not null;
+      else
+        answer := 'SETTLED';
+        if op.status = 'REFUSED' then
+          review := jsonb_build_object('reason', 'The bank has carried out an operation that was answered as refused',
+                                       'evidence', conclusion || jsonb_build_object('kind', op.kind, 'code', op.code));
+        end if;
+      end if;
+
+    elsif conclusion ->> 'is' = 'VERDICT' then
+      answer := case when op.status <> 'UNRESOLVED' or op.attempt_token = (request ->> 'token')::uuid
+                     then 'SETTLED' else 'TAKEN' end;
+      if op.status <> 'UNRESOLVED' or answer = 'TAKEN' then
+        review := null;
+      else
+        to_state := conclusion ->> 'to';
+        update operations o set status = 'REFUSED', code = conclusion ->> 'code', resolved_at = moment,
+          leased_until = null,
+          transition_version = case when to_state is not null then pay.version + 1 end
+        where o.id = op.id;
+      end if;
+
+    else
+      answer := 'LEFT';
+      -- Recovery may go on once no send of ours can still be at work, and not before retryInMs.
+      update operations o set
+        ambiguous_at = case when (request ->> 'ambiguous')::boolean then o.sent_at else o.ambiguous_at end,
+        -- The attempt is over: what it was for shall not be taken for a send whose outcome nobody knows.
+        attempt_purpose = 'PROBE',
+        leased_until = case when conclusion ->> 'is' = 'LEAVE' then greatest(
+          moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond',
+          case when (request ->> 'ambiguous')::boolean then o.sent_at else o.ambiguous_at end
+            + (request ->> 'leaseMs')::int * interval '1 millisecond') end
+      where o.id = op.id and o.status = 'UNRESOLVED' and o.attempt_token = (request ->> 'token')::uuid;
+    end if;
+
+    if to_state is not null then
+      update payments p set
+        state = to_state,
+        version = p.version + 1,
+        updated_at = moment,
+        authorization_id = case when op.kind = 'AUTHORIZE' and to_state = 'AUTHORIZED' then conclusion ->> 'bankId'
+                                when op.kind = 'RELEASE' then stray.authorization_id
+                                else p.authorization_id end,
+        authorization_expires_at = case when op.kind = 'AUTHORIZE' and to_state = 'AUTHORIZED' then (conclusion ->> 'expiresAt')::timestamptz
+                                        when op.kind = 'RELEASE' then stray.expires_at
+                                        else p.authorization_expires_at end,
+        capture_id = case when op.kind = 'CAPTURE' then conclusion ->> 'bankId' else p.capture_id end,
+        void_id = case when op.kind in ('VOID', 'EXPIRE', 'RELEASE') then conclusion ->> 'bankId' else p.void_id end,
+        refund_id = case when op.kind = 'REFUND' then conclusion ->> 'bankId' else p.refund_id end,
+        possible_orphan_hold_since = case when (conclusion ->> 'orphan')::boolean then moment
+                                          else p.possible_orphan_hold_since end
+      where p.id = pay.id and p.state = pay.state and p.version = pay.version;
+      if not found then
+        raise exception 'payment % was changed outside its lock', pay.id;
+      end if;
+      insert into transitions (payment_id, version, from_state, to_state, at, bank_at, operation_id, cause, actor)
+      values (pay.id, pay.version + 1, pay.state, to_state, moment, (conclusion ->> 'bankAt')::timestamptz, op.id,
+              op.kind, op.client);
+    end if;
+
+    if review is not null then
+      update payments p set review_reason = review ->> 'reason', review_evidence = review -> 'evidence',
+        review_since = moment
+      where p.id = pay.id and p.review_reason is null;
+      update operations o set leased_until = null where o.id = op.id and o.status = 'UNRESOLVED';
+    end if;
+
+    operation := (select to_jsonb(o) from operations o where o.id = op.id);
+    payment := (select to_jsonb(p) from payments p where p.id = pay.id);
+    transition := (select to_jsonb(t) from transitions t
+                   where t.payment_id = pay.id and t.version = (operation ->> 'transition_version')::int);
+    return next;
+  end loop;
+end $$;

@@ -1,0 +1,49 @@
+import type { Gateway } from '../gateway.ts'
+
+/**
+ * Runs one statement until the database has answered it. Every statement on the money path guards itself (a token, a
+ * compare-and-set), so that one whose answer was lost is simply said again. Gives up when `deadlineMs` (of the
+ * monotonic clock) has passed and throws what the last try threw; an error that a repeat cannot mend is thrown at once.
+ */
+export async function persist<T>(
+  gateway: Gateway,
+  deadlineMs: number,
+  statement: () => Promise<T>,
+): Promise<T> {
+  for (let failures = 0; ;) {
+    try {
+      return await statement()
+    } catch (error) {
+      failures += 1
+      const pauseMs = gateway.random() * Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** failures)
+      if (!isPassing(error) || gateway.clock.monotonicMs() + pauseMs >= deadlineMs) throw error
+      gateway.log.warn({ code: codeOf(error), failures }, 'the database did not answer; saying it again')
+      await gateway.clock.sleep(pauseMs)
+    }
+  }
+}
+
+const PAUSE_BASE_MS = 10
+const PAUSE_CAP_MS = 1_000
+
+/** A fault of the connection or the server's moment, not of the statement. */
+export function isPassing(error: unknown): boolean {
+  return PASSING.test(codeOf(error))
+}
+
+/** Unique violation: the row that we would write says what another row says already. */
+export function isDuplicate(error: unknown): boolean {
+  return codeOf(error) === '23505'
+}
+
+/**
+ * 08 connection, 40 deadlock and serialization, 53 out of connections, memory or disk, 55P03 lock not available,
+ * 57 the server is stopping or starting, a session was terminated, or a statement took too long; then postgres.js's
+ * and Node's own words for a connection that broke or could not be made.
+ */
+const PASSING =
+  /^(08...|40...|53...|55P03|57...|58030|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|AI_AGAIN|NOTFOUND)|EAI_AGAIN)$/
+
+function codeOf(error: unknown): string {
+  return typeof error === 'object' && error !== null && 'code' in error ? String(error.code) : ''
+}

@@ -1,0 +1,54 @@
+import type { Logger } from 'pino'
+import type { Bank } from './bank/bank.ts'
+import type { Database } from './db/connection.ts'
+import type { InFlight } from './operation/lock.ts'
+
+/**
+ * What every function of the gateway is given as its first argument. Made once by main (or a test), it has no
+ * methods of its own: the functions are in the folders.
+ */
+export type Gateway = {
+  sql: Database
+  bank: Bank
+  clock: Clock
+  /** Uniform in [0, 1). */
+  random: () => number
+  log: Logger
+  settings: OperationSettings
+  inFlight: InFlight
+}
+
+export type Clock = {
+  /** The time that SQL shall take for now, or null for the database's own clock (always, outside tests). */
+  databaseTime: () => Date | null
+  /** Milliseconds that only grow; for measuring how long something took. */
+  monotonicMs: () => number
+  sleep: (ms: number) => Promise<void>
+}
+
+export const systemClock: Clock = {
+  databaseTime: () => null,
+  monotonicMs: () => performance.now(),
+  sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+}
+
+/** Durations are settings so that a simulation can run at a tenth of them; see config.ts for the defaults' reasons. */
+export type OperationSettings = {
+  /** How long a client waits for a result before it is told OUTCOME_UNKNOWN or OPERATION_IN_FLIGHT. */
+  requestDeadlineMs: number
+  /** The whole of one exchange with the bank, body included. */
+  attemptTimeoutMs: number
+  /** After an attempt's timeout, how long the bank may still be at work on it. */
+  quietPeriodMs: number
+  /** A claim older than this sends nothing: it is claimed again first. */
+  claimFreshMs: number
+  /** How long after its send a request can be looked up at the bank by key (it forgets after 24 h). */
+  replayWindowMs: number
+  /** Re-sends after the first, in one run. */
+  resendsMax: number
+  /** Full jitter: a wait is uniform in 0..min(cap, base x 2^n). */
+  backoffBaseMs: number
+  backoffCapMs: number
+  /** The least time between two looks that must agree (probes of an authorize, a doubtful decline). */
+  confirmAfterMs: number
+}

@@ -1,0 +1,15 @@
+/**
+ * The SQL functions answer with whole rows as jsonb, in the columns' names and with times as text. This gives them the
+ * shape that a plain `select` has through db/connection.ts: camelCase, and Dates for the columns that end in `at`,
+ * `until` or `since`. Nested jsonb (an input, evidence) is left as it was stored.
+ */
+export function rowFromJson<Row>(json: Record<string, unknown>): Row {
+  const row: Record<string, unknown> = {}
+  for (const [column, value] of Object.entries(json)) {
+    const name = column.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase())
+    row[name] = typeof value === 'string' && TIME_COLUMN.test(column) ? new Date(value) : value
+  }
+  return row as Row
+}
+
+const TIME_COLUMN = /(^|_)(at|until|since)$/
