@@ -1,0 +1,30 @@
+import type { Asked } from '../bank/bank.ts'
+import type { Gateway } from '../gateway.ts'
+import type { Card } from '../payment/card.ts'
+import type { Claim } from './claim.ts'
+import type { Exchange } from './decide.ts'
+import { BANK_REQUESTS, bankKey } from './kinds.ts'
+
+/**
+ * One exchange with the bank under a claim. Nothing cuts it short but its own timeout: giving up early is how money
+ * moves without anyone knowing. `confirm`: a definite "no" is only believed from a healthy bank.
+ */
+export async function ask(
+  gateway: Gateway,
+  claim: Claim,
+  exchange: Exchange,
+  card: Card | null,
+): Promise<Asked> {
+  const { operation, payment } = claim
+  const { bank } = gateway
+  const key = bankKey(operation)
+  const request = BANK_REQUESTS[operation.kind]({ operation, payment, card })
+  if (exchange.do === 'PROBE') return await bank.probe(key, request)
+  if (!exchange.confirm) return await bank.send(key, request)
+
+  const { healthy, calls } = await bank.healthy()
+  if (!healthy)
+    return { answer: { is: 'notDone', reason: 'the bank is not healthy, nothing was sent' }, calls }
+  const sent = await bank.send(key, request)
+  return { answer: sent.answer, calls: [...calls, ...sent.calls] }
+}

@@ -1,0 +1,198 @@
+import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
+import type { ExchangeRecord, Refused } from '../bank/bank.ts'
+import { isPassing, persist } from '../db/persist.ts'
+import type { Gateway } from '../gateway.ts'
+import { MOVES } from '../payment/payment.ts'
+import type { Operation, OperationInput, Payment } from '../payment/payment.ts'
+import { operationEnds } from './await-operation.ts'
+import { notAdmitted, orderBusy, problem } from './problems.ts'
+import type { Problem } from './problems.ts'
+import { refused, resultOf } from './result.ts'
+import type { Request, Result } from './result.ts'
+import { readRow, standingOf } from './standing.ts'
+import type { JsonRow, Standing } from './standing.ts'
+
+/**
+ * The committed record that this process is about to make one exchange with the bank. sql/claim.sql decides, under its
+ * locks, whether a request is a replay, a refusal, in flight or new; each further exchange is claimed again from the
+ * last by its token (sql/claim_again.sql).
+ */
+export type Claim = Standing & {
+  payment: Payment
+  token: string
+  /** When the claim was first asked for, on the monotonic clock: it is at most this old. */
+  askedAtMs: number
+  /** No attempt that may have been carried out can still be at work in the bank. */
+  quiet: boolean
+  /** The bank still remembers its answer to the last send, if it gave one. */
+  replayable: boolean
+}
+
+/** What a client is told whose deadline passes now; once it was told, the request must not claim any more. */
+export type Waiting = { answer: Problem; isOver: boolean; deadlineMs: number }
+
+/** The request's claim or its final answer, or the abandoned operation that it shall take over. */
+export async function claimInTurn(
+  gateway: Gateway,
+  request: Request,
+  refusal: Refused | null,
+  waiting: Waiting,
+): Promise<{ claim: Claim } | { result: Result } | { abandoned: Operation }> {
+  // Made up here and once, so that a claim whose answer was lost is found to be our own.
+  const ids = {
+    operationId: timeOrderedId(),
+    paymentId: request.kind === 'AUTHORIZE' ? timeOrderedId() : request.input.paymentId,
+    token: randomId(),
+  }
+  const answered = (problem: Problem) => ({ result: refused(problem) })
+
+  while (!waiting.isOver && gateway.clock.monotonicMs() < waiting.deadlineMs) {
+    waiting.answer = problem('OUTCOME_UNKNOWN')
+    const askedAtMs = gateway.clock.monotonicMs()
+    let row: Awaited<ReturnType<typeof claim>>
+    try {
+      row = await claim(gateway, request, ids, refusal === null, waiting.deadlineMs)
+    } catch (error) {
+      if (!isPassing(error)) throw error
+      return answered(notAdmitted(DATABASE_RETRY_MS, null, "The gateway's database does not answer"))
+    }
+    const { payment } = row
+    switch (row.answer) {
+      case 'CLAIMED':
+        return { claim: { ...claimed(row), token: ids.token, askedAtMs, quiet: true, replayable: true } }
+      case 'RESOLVED': {
+        const standing = standingOf(row)
+        return { result: resultOf(standing, standing.operation.id !== ids.operationId) }
+      }
+      case 'KEY_REUSED': {
+        const field = differingField(standingOf(row).operation, request)
+        return answered(problem('IDEMPOTENCY_KEY_REUSED', { detail: { field } }))
+      }
+      case 'NOT_ADMITTED':
+        return answered(notAdmitted(refusal?.retryAfterMs ?? DATABASE_RETRY_MS, payment, refusal?.reason))
+      case 'IN_REVIEW':
+        return answered(problem('OUTCOME_UNKNOWN', { payment, message: IN_REVIEW }))
+      case 'ABANDONED':
+        waiting.answer = problem('OUTCOME_UNKNOWN', { payment })
+        return refusal === null ? { abandoned: standingOf(row).operation } : answered(waiting.answer)
+      case 'IN_FLIGHT':
+        waiting.answer = problem('OUTCOME_UNKNOWN', { payment })
+        break
+      case 'BUSY':
+        waiting.answer =
+          request.kind === 'AUTHORIZE' ? orderBusy(payment) : problem('OPERATION_IN_FLIGHT', { payment })
+        break
+    }
+    // While nothing can be sent nobody is kept waiting: memory stays bounded.
+    if (refusal !== null) break
+    await operationEnds(gateway, standingOf(row).operation.id, waiting.deadlineMs)
+  }
+  return answered(waiting.answer)
+}
+
+const DATABASE_RETRY_MS = 1_000
+const IN_REVIEW =
+  'What the bank has done cannot be told by rule; an operator is looking at it. Do not treat it as failed. Repeat this request with the same key later to learn the outcome.'
+
+type ClaimAnswer =
+  'CLAIMED' | 'RESOLVED' | 'KEY_REUSED' | 'IN_FLIGHT' | 'ABANDONED' | 'IN_REVIEW' | 'BUSY' | 'NOT_ADMITTED'
+
+async function claim(
+  gateway: Gateway,
+  request: Request,
+  ids: { operationId: string; paymentId: string; token: string },
+  maySend: boolean,
+  deadlineMs: number,
+) {
+  const { client, idempotencyKey, kind, input } = request
+  const item = {
+    ...ids,
+    client,
+    idempotencyKey,
+    kind,
+    input,
+    move: MOVES[kind],
+    maySend,
+    leaseMs: leaseMs(gateway),
+  }
+  return await persist(gateway, deadlineMs, async () => {
+    const [row] = await gateway.sql<JsonRow<ClaimAnswer>[]>`
+      select * from claim(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
+    return readRow(row)
+  })
+}
+
+/**
+ * Claims the next exchange of an operation; `after` null takes it over, which only an expired lease allows. Answers how
+ * the operation stands when the claim is not to be had.
+ */
+export async function claimAgain(
+  gateway: Gateway,
+  operation: Operation,
+  next: { after: string | null; purpose: 'SEND' | 'PROBE'; ambiguous: boolean; calls: ExchangeRecord[] },
+): Promise<{ claim: Claim } | { lost: Standing }> {
+  const askedAtMs = gateway.clock.monotonicMs()
+  const token = randomId()
+  const item = {
+    ...subject(operation),
+    token,
+    afterToken: next.after,
+    purpose: next.purpose,
+    ambiguous: next.ambiguous,
+    calls: callsOf(operation, next.calls),
+    leaseMs: leaseMs(gateway),
+    replayWindowMs: gateway.settings.replayWindowMs,
+  }
+  type Row = JsonRow<'CLAIMED' | 'RESOLVED' | 'TAKEN'> & { quiet: boolean; replayable: boolean }
+  return await persist(gateway, askedAtMs + leaseMs(gateway), async () => {
+    const [row] = await gateway.sql<Row[]>`
+      select * from claim_again(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
+    const answer = readRow(row)
+    if (row?.answer !== 'CLAIMED') return { lost: standingOf(answer) }
+    return { claim: { ...claimed(answer), token, askedAtMs, quiet: row.quiet, replayable: row.replayable } }
+  })
+}
+
+function claimed(row: ReturnType<typeof readRow>): Standing & { payment: Payment } {
+  const { payment, ...standing } = standingOf(row)
+  if (payment === null) throw new Error(`operation ${standing.operation.id} was claimed without a payment`)
+  return { ...standing, payment }
+}
+
+/** Attempt timeout plus quiet period: past it, no request of the claim can still be at work in the bank. */
+export function leaseMs(gateway: Gateway): number {
+  return gateway.settings.attemptTimeoutMs + gateway.settings.quietPeriodMs
+}
+
+/** The ids by which sql/ locks and finds an operation. */
+export function subject(operation: Operation) {
+  return { operationId: operation.id, paymentId: operation.paymentId, orderId: orderOf(operation.input) }
+}
+
+function orderOf(input: OperationInput): string | null {
+  return 'orderId' in input ? input.orderId : null
+}
+
+export function callsOf(operation: Operation, calls: ExchangeRecord[]) {
+  return calls.map((call) => ({
+    ...call,
+    attempt: operation.attempt,
+    startedAt: call.startedAt.toISOString(),
+  }))
+}
+
+/** By the names of the API's input. A card is compared by what is kept of it. */
+function differingField(first: Operation, request: Request): string {
+  if (first.kind !== request.kind) return `operation (it was ${first.kind})`
+  const before = new Map(Object.entries(first.input))
+  const [name = 'input'] =
+    Object.entries(request.input).find(([key, value]) => before.get(key) !== value) ?? []
+  return API_NAMES.get(name) ?? name
+}
+
+const API_NAMES = new Map([
+  ['cardBrand', 'card.number'],
+  ['cardLast4', 'card.number'],
+  ['cardExpiryMonth', 'card.expiryMonth'],
+  ['cardExpiryYear', 'card.expiryYear'],
+])

@@ -1,0 +1,53 @@
+import { E_TIMEOUT, Mutex, withTimeout } from 'async-mutex'
+import type { Gateway } from '../gateway.ts'
+import type { Request, Result } from './result.ts'
+
+/**
+ * Order within this process: one mailbox per payment (for an authorize, per order), worked through one at a time.
+ * It spares the database and the bank useless work; every safety argument holds without it, by claim and settle.
+ */
+export type InFlight = {
+  mailboxes: Map<string, { mutex: Mutex; users: number }>
+  /** The request that is being worked on under each key, so that a duplicate joins it. */
+  runs: Map<string, { request: Request; work: Promise<Result> }>
+  /** Operations under way elsewhere that somebody here waits for; see await-operation.ts. */
+  awaited: { waiters: Map<string, Set<() => void>>; polling: boolean }
+  /** Set once at shutdown: what is at the bank is settled, nothing more is sent. */
+  draining: boolean
+}
+
+export function createInFlight(): InFlight {
+  return {
+    mailboxes: new Map(),
+    runs: new Map(),
+    awaited: { waiters: new Map(), polling: false },
+    draining: false,
+  }
+}
+
+/**
+ * Runs `work` when all that came before it under `name` has ended. A waiter whose turn has not come by `deadlineMs`
+ * (monotonic) leaves the queue, gets `late()` and never runs.
+ */
+export async function withLock<T>(
+  gateway: Gateway,
+  name: string,
+  deadlineMs: number,
+  work: () => Promise<T>,
+  late: () => T,
+): Promise<T> {
+  const { mailboxes } = gateway.inFlight
+  const mailbox = mailboxes.get(name) ?? { mutex: new Mutex(), users: 0 }
+  mailboxes.set(name, mailbox)
+  mailbox.users += 1
+  try {
+    const waitMs = Math.max(0, deadlineMs - gateway.clock.monotonicMs())
+    return await withTimeout(mailbox.mutex, waitMs).runExclusive(work)
+  } catch (error) {
+    if (error === E_TIMEOUT) return late()
+    throw error
+  } finally {
+    mailbox.users -= 1
+    if (mailbox.users === 0) mailboxes.delete(name)
+  }
+}

@@ -1,0 +1,165 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { Gateway } from '../gateway.ts'
+import type { Card } from '../payment/card.ts'
+import type { Operation } from '../payment/payment.ts'
+import { ask } from './ask.ts'
+import { claimAgain, claimInTurn } from './claim.ts'
+import type { Claim, Waiting } from './claim.ts'
+import { decide, noEvidence, weigh } from './decide.ts'
+import type { Evidence, Exchange } from './decide.ts'
+import { withLock } from './lock.ts'
+import { problem } from './problems.ts'
+import { refused, resultOf } from './result.ts'
+import type { Request, Result } from './result.ts'
+import { settle } from './settle.ts'
+
+/**
+ * The story of a mutation: lock -> admit -> claim -> ask the bank -> settle -> result.
+ *
+ * A request waits its turn at its payment, is let in if the bank can take it, and claims: from then on the operation
+ * hangs on the committed claim, not on this process. The bank is asked, and asked again, each exchange under a claim of
+ * its own, until there is a conclusion to settle. The work never stops because a client has gone or has waited long
+ * enough; only the answer does. Recovery enters at `takeOver`.
+ */
+export async function perform(gateway: Gateway, request: Request): Promise<Result> {
+  const deadlineMs = gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs
+  const waiting: Waiting = { answer: problem('OPERATION_IN_FLIGHT'), isOver: false, deadlineMs }
+  const { runs } = gateway.inFlight
+  const key = JSON.stringify([request.client, request.idempotencyKey])
+  const running = runs.get(key)
+
+  if (running !== undefined && isSameRequest(running.request, request)) {
+    waiting.answer = problem('OUTCOME_UNKNOWN')
+    return asReplay(await before(gateway, waiting, running.work))
+  }
+  const work = story(gateway, request, waiting)
+  if (running === undefined) {
+    runs.set(key, { request, work })
+    const forget = () => runs.delete(key)
+    work.then(forget, forget)
+  }
+  return await before(gateway, waiting, work)
+}
+
+async function story(gateway: Gateway, request: Request, waiting: Waiting): Promise<Result> {
+  const name =
+    request.kind === 'AUTHORIZE' ? `order:${request.input.orderId}` : `payment:${request.input.paymentId}`
+  return await withLock(gateway, name, waiting.deadlineMs, inTurn, () => refused(waiting.answer))
+
+  async function inTurn(): Promise<Result> {
+    return await gateway.bank.admit(async (refusal) => {
+      const turn = await claimInTurn(
+        gateway,
+        request,
+        gateway.inFlight.draining ? DRAINING : refusal,
+        waiting,
+      )
+      if ('result' in turn) return turn.result
+      if ('abandoned' in turn) return await takeOver(gateway, turn.abandoned)
+      return await converge(gateway, turn.claim, FIRST_SEND, request.card)
+    })
+  }
+}
+
+const FIRST_SEND: Exchange = { do: 'SEND', afterMs: 0, confirm: false }
+const FIRST_PROBE: Exchange = { do: 'PROBE', afterMs: 0 }
+const DRAINING = { retryAfterMs: 1_000, reason: 'The gateway is restarting' }
+
+/** Enters an operation whose process is gone: a client's repeat does it, and recovery. It asks before it sends. */
+export async function takeOver(gateway: Gateway, operation: Operation): Promise<Result> {
+  const turn = await claimAgain(gateway, operation, {
+    after: null,
+    purpose: 'PROBE',
+    ambiguous: false,
+    calls: [],
+  })
+  if ('lost' in turn) return resultOf(turn.lost, true)
+  return await converge(gateway, turn.claim, FIRST_PROBE, null)
+}
+
+/** Exchange after exchange with the bank, the first under `claim`, until there is a conclusion; settles it. */
+async function converge(gateway: Gateway, claim: Claim, first: Exchange, card: Card | null): Promise<Result> {
+  const { clock, settings, random, inFlight } = gateway
+  try {
+    let fresh = await freshClaim(gateway, claim, first)
+    let evidence: Omit<Evidence, 'asked' | 'last'> = noEvidence(claim.operation.kind)
+    let exchange = first
+    for (;;) {
+      if ('lost' in fresh) return resultOf(fresh.lost, false)
+      claim = fresh.claim
+      const { answer, calls } = await ask(gateway, claim, exchange, card)
+      const ambiguous = exchange.do === 'SEND' && answer.is === 'ambiguous'
+      const weighed = weigh(evidence, stateOf(claim, inFlight.draining), exchange.do, answer)
+      let step = decide(weighed, settings, random)
+      if (step.do !== 'SETTLE') {
+        await clock.sleep(step.afterMs)
+        if (inFlight.draining) step = decide({ ...weighed, maySend: false }, settings, random)
+      }
+      if (step.do === 'SETTLE') {
+        return resultOf(
+          await settle(gateway, claim, { conclusion: step.conclusion, ambiguous, calls }),
+          false,
+        )
+      }
+      const next = await claimAgain(gateway, claim.operation, {
+        after: claim.token,
+        purpose: step.do,
+        ambiguous,
+        calls,
+      })
+      fresh = 'lost' in next ? next : await freshClaim(gateway, next.claim, step)
+      evidence = weighed
+      exchange = step
+    }
+  } catch (error) {
+    gateway.log.error(
+      { err: error, operation: `op_${claim.operation.id}` },
+      'lost track of an operation; recovery goes on',
+    )
+    return refused(problem('OUTCOME_UNKNOWN', { payment: claim.payment }))
+  }
+}
+
+/** A claim that took long to get may be about to pass to another process: before it sends it is claimed again. */
+async function freshClaim(
+  gateway: Gateway,
+  claim: Claim,
+  exchange: Exchange,
+): Promise<Awaited<ReturnType<typeof claimAgain>>> {
+  if (gateway.clock.monotonicMs() - claim.askedAtMs <= gateway.settings.claimFreshMs) return { claim }
+  const next = { after: claim.token, purpose: exchange.do, ambiguous: false, calls: [] }
+  const again = await claimAgain(gateway, claim.operation, next)
+  return 'lost' in again ? again : await freshClaim(gateway, again.claim, exchange)
+}
+
+function stateOf(claim: Claim, draining: boolean) {
+  const { quiet, replayable } = claim
+  return { ambiguous: claim.operation.ambiguousAt !== null, quiet, replayable, maySend: !draining }
+}
+
+function isSameRequest(one: Request, other: Request): boolean {
+  return one.kind === other.kind && isDeepStrictEqual(one.input, other.input)
+}
+
+/** What a duplicate is told that joined the work under way: a final answer is a replay for it. */
+function asReplay(result: Result): Result {
+  const isFinal = result.is === 'success' || ['NEW_KEY', 'DO_NOT_RETRY'].includes(result.problem.retry)
+  return { ...result, replayed: isFinal }
+}
+
+/** The work's result, or at the deadline what is known then; the work goes on. */
+async function before(gateway: Gateway, waiting: Waiting, work: Promise<Result>): Promise<Result> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<Result>((resolve) => {
+    const tell = () => {
+      waiting.isOver = true
+      resolve(refused(waiting.answer))
+    }
+    timer = setTimeout(tell, Math.max(0, waiting.deadlineMs - gateway.clock.monotonicMs()))
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
