@@ -75,7 +75,6 @@ function afterSend(e: Evidence, last: SaidNo, settings: OperationSettings, rando
       return sendAgain(e, settings, random)
     case 'ambiguous':
     case 'notStored':
-      return probe(e, 0)
     case 'alreadyUsed':
       return probe(e, 0)
     case 'declined':
@@ -90,7 +89,7 @@ function afterSend(e: Evidence, last: SaidNo, settings: OperationSettings, rando
         : notCarriedOut(e, 'BANK_UNAVAILABLE', 'The bank says that the authorization has expired')
     case 'doubtful':
       if (e.doubts < DOUBTS_NEEDED) return sendAgain(e, settings, random, settings.confirmAfterMs)
-      if (last.about === 'card') return verdict('CARD_INVALID', 'DECLINED')
+      if (last.about === 'card' && e.kind === 'AUTHORIZE') return verdict('CARD_INVALID', 'DECLINED')
       return notCarriedOut(e, 'BANK_REFERENCE_MISSING', 'The bank does not know the id that it gave us')
     case 'misused':
       return notCarriedOut(e, 'BANK_UNAVAILABLE', `The bank refused our request itself: ${last.reason}`)
@@ -102,7 +101,6 @@ function afterProbe(e: Evidence, last: SaidNo, settings: OperationSettings, rand
   // A probe that was answered with anything else says nothing.
   if (last.is !== 'notStored') return again
   if (e.kind === 'AUTHORIZE') {
-    if (!e.quiet) return again
     if (!e.replayable)
       return review('The bank has forgotten by now whether it placed this hold; there may be one', {})
     if (e.quietNegatives < NEGATIVES_NEEDED) return again
@@ -129,9 +127,8 @@ function afterProbe(e: Evidence, last: SaidNo, settings: OperationSettings, rand
   }
 }
 
-/** Never an authorize after an ambiguous attempt: the second request would place a second hold. */
+/** Not reached by an authorize after an ambiguous attempt: a second request would place a second hold. */
 function sendAgain(e: Evidence, settings: OperationSettings, random: () => number, atLeastMs = 0): Step {
-  if (e.kind === 'AUTHORIZE' && e.ambiguous) return probe(e, 0)
   if (e.maySend && e.sends <= settings.resendsMax) {
     return { do: 'SEND', afterMs: atLeastMs + backoff(e.sends, settings, random), confirm: e.doubts > 0 }
   }

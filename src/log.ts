@@ -1,0 +1,29 @@
+import { pino } from 'pino'
+import type { Logger } from 'pino'
+import postgres from 'postgres'
+
+/** JSON lines; on a terminal, in development, lines for people. Never card data: errors are cut to what is safe. */
+export async function createLogger(level: string, forPeople: boolean): Promise<Logger> {
+  const options = { level, serializers: { err: safeError }, base: null }
+  if (!forPeople) return pino(options)
+  const { default: pretty } = await import('pino-pretty')
+  return pino(options, pretty({ translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }))
+}
+
+/** The text of a Postgres error can echo a value of the statement; its code and place cannot. */
+export function safeError(error: unknown): Record<string, unknown> {
+  if (error instanceof postgres.PostgresError) {
+    const { code, severity, routine, constraint_name, table_name, where } = error
+    return {
+      type: 'PostgresError',
+      code,
+      severity,
+      routine,
+      constraint_name,
+      table_name,
+      where: where?.slice(0, 200),
+    }
+  }
+  if (error instanceof Error) return { type: error.name, message: error.message, stack: error.stack }
+  return { type: typeof error }
+}
