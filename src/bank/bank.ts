@@ -1,5 +1,4 @@
 import type { BankCall } from '../payment/payment.ts'
-import type { CircuitPosition } from './circuit.ts'
 
 /** The bank as the rest of the gateway sees it: requests that may move money, and the answers they can get. */
 
@@ -92,4 +91,7 @@ export type Bank = {
   /** Stops the circuit's timer, waits for exchanges under way (the operations have ended before), then ends connections. */
   close(): Promise<void>
 }
+/** Open: nothing is sent. Half open: GET /health is being asked. */
+export type CircuitPosition = 'closed' | 'open' | 'halfOpen'
+
 export type Refused = { retryAfterMs: number; reason: string }

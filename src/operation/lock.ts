@@ -51,3 +51,10 @@ export async function withLock<T>(
     if (mailbox.users === 0) mailboxes.delete(name)
   }
 }
+
+/** Resolves when no request is at work or waiting any more. */
+export async function drained(inFlight: InFlight): Promise<void> {
+  while (inFlight.mailboxes.size > 0) {
+    await Promise.allSettled([...inFlight.mailboxes.values()].map(({ mutex }) => mutex.waitForUnlock()))
+  }
+}

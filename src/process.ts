@@ -1,0 +1,61 @@
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+import { StartRefused } from './config.ts'
+
+/** What concerns the operating system's process: its port, and when it shall end. */
+
+/** Resolves with the port. One that is being left by a process that is just ending is waited for. */
+export async function listen(server: Server, host: string, port: number): Promise<number> {
+  const deadline = performance.now() + PORT_WAIT_MS
+  for (;;) {
+    try {
+      await new Promise<void>((done, fail) => {
+        server.once('error', fail)
+        server.listen(port, host, () => {
+          server.off('error', fail)
+          done()
+        })
+      })
+      return (server.address() as AddressInfo).port
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code
+      if (code !== 'EADDRINUSE')
+        throw new StartRefused(`Cannot listen on ${host}:${port} (${code}). Set HOST and PORT.`)
+      if (performance.now() > deadline) {
+        throw new StartRefused(
+          `Port ${port} is taken. Stop what listens there, or choose another with PORT=${port + 1}.`,
+        )
+      }
+      await pause(PORT_POLL_MS)
+    }
+  }
+}
+
+const PORT_WAIT_MS = 3_000
+const PORT_POLL_MS = 100
+
+/**
+ * Resolves with the reason to stop: a signal, or that `npm start` was killed and left us behind, holding its port.
+ * A second signal ends the process at once.
+ */
+export async function stopRequested(): Promise<string> {
+  const parent = process.ppid
+  return await new Promise((resolve) => {
+    const stop = (reason: string) => {
+      clearInterval(watch)
+      resolve(reason)
+    }
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.once(signal, () => {
+        stop(signal)
+        process.once(signal, () => process.exit(1))
+      })
+    }
+    const watch = setInterval(() => {
+      if (process.env['npm_lifecycle_event'] === 'start' && process.ppid !== parent) stop('npm start is gone')
+    }, PARENT_POLL_MS)
+  })
+}
+
+const PARENT_POLL_MS = 250

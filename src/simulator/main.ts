@@ -1,0 +1,71 @@
+import postgres from 'postgres'
+import { readConfig, StartRefused } from '../config.ts'
+import { startEmbedded } from '../db/embedded.ts'
+import { stopRequested } from '../process.ts'
+import { startSimulator } from './simulator.ts'
+
+/** `npm run bank`: the simulated bank alone. Takes the bank's environment: PORT, DATABASE_URL, MIN_LATENCY_MS and so on. */
+async function main(): Promise<void> {
+  if (process.env['NODE_ENV'] === 'production') {
+    throw new StartRefused(
+      'The simulated bank is for development and tests: it does not start with NODE_ENV=production.',
+    )
+  }
+  const { PORT, ...environment } = process.env
+  const config = readConfig({ SIMULATOR_PORT: PORT, ...environment })
+  const { port, ...settings } = config.simulator
+  const { databaseUrl, stop } = await database(config.databaseUrl, config.dataFolder)
+  try {
+    const simulator = await startSimulator({ databaseUrl, port, host: config.host, settings }).catch(
+      (error: unknown) => {
+        const { code, message } = Object(error) as { code?: unknown; message?: unknown }
+        if (code === 'EADDRINUSE')
+          throw new StartRefused(
+            `Port ${port} is taken. Stop what listens there, or choose another with PORT.`,
+          )
+        throw new StartRefused(`The bank cannot start: ${String(message)}`)
+      },
+    )
+    process.stdout.write(
+      `The simulated bank is at ${simulator.url}; ${simulator.url}/docs tells how to make it fail.\n`,
+    )
+    await stopRequested()
+    await simulator.close()
+  } finally {
+    await stop()
+  }
+}
+
+/** In an embedded Postgres, or in the one that DATABASE_URL names, where the database is made if it is missing. */
+async function database(
+  url: string | null,
+  folder: string,
+): Promise<{ databaseUrl: string; stop: () => Promise<void> }> {
+  if (url === null) {
+    const server = await startEmbedded({ folder: `${folder}/bank`, durable: true })
+    await server.createDatabase('bank')
+    return { databaseUrl: server.url('bank'), stop: () => server.stop() }
+  }
+  const name = new URL(url).pathname.slice(1)
+  const admin = postgres(Object.assign(new URL(url), { pathname: '/postgres' }).href, {
+    max: 1,
+    onnotice: () => {},
+  })
+  try {
+    const found = await admin`select 1 from pg_database where datname = ${name}`
+    if (found.length === 0) await admin`create database ${admin(name)}`
+  } finally {
+    await admin.end({ timeout: 5 })
+  }
+  return { databaseUrl: url, stop: async () => {} }
+}
+
+main().then(
+  () => process.exit(),
+  (error: unknown) => {
+    process.stderr.write(
+      `${error instanceof StartRefused ? error.message : error instanceof Error ? error.stack : String(error)}\n`,
+    )
+    process.exit(1)
+  },
+)

@@ -1,0 +1,53 @@
+import type { IncomingMessage } from 'node:http'
+
+/** How the bank reads a body: the first JSON value of it, whatever follows and whatever the content type says. */
+
+export async function readBody(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of request) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+/** Unknown fields are accepted, wrong types are not; `null` is an empty request. */
+export function readFirstJson(text: string): { value: Record<string, unknown> } | { trouble: string } {
+  if (text.trim() === '') return { trouble: 'EOF' }
+  let value: unknown
+  try {
+    value = JSON.parse(firstValue(text.trim()))
+  } catch {
+    return { trouble: 'invalid character' }
+  }
+  if (value === null) return { value: {} }
+  if (typeof value !== 'object' || Array.isArray(value)) return { trouble: 'cannot unmarshal into a request' }
+  const wrong = Object.entries(value).find(([name, field]) => !FIELDS[name]?.(field))
+  if (wrong !== undefined && FIELDS[wrong[0]] !== undefined)
+    return { trouble: `cannot unmarshal field ${wrong[0]}` }
+  return { value: { ...value } }
+}
+
+const isText = (field: unknown) => typeof field === 'string'
+const isInteger = (field: unknown) => Number.isSafeInteger(field)
+const FIELDS: Record<string, (field: unknown) => boolean> = {
+  card_number: isText,
+  cvv: isText,
+  expiry_month: isInteger,
+  expiry_year: isInteger,
+  amount: isInteger,
+  authorization_id: isText,
+  capture_id: isText,
+}
+
+/** Up to the brace that closes the first object. */
+function firstValue(text: string): string {
+  if (!text.startsWith('{')) return /^\S+/.exec(text)?.[0] ?? text
+  let depth = 0
+  let inString = false
+  for (let index = 0; index < text.length; index += 1) {
+    const character = text[index]
+    if (inString && character === '\\') index += 1
+    else if (character === '"') inString = !inString
+    else if (!inString && character === '{') depth += 1
+    else if (!inString && character === '}' && (depth -= 1) === 0) return text.slice(0, index + 1)
+  }
+  return text
+}
