@@ -1,0 +1,33 @@
+/**
+ * Ids as the API shows them: a prefix that says what it is, and the row's UUIDv7, which sorts by time. A cursor is a
+ * payment's id in another dress, so that nobody takes it for one.
+ */
+
+export const paymentId = (uuid: string) => `pay_${uuid}`
+export const operationId = (uuid: string) => `op_${uuid}`
+export const bankCallId = (uuid: string) => `call_${uuid}`
+
+/** The UUID of `pay_<uuid>`, or null when it is no payment's id. */
+export function uuidOfPaymentId(text: string): string | null {
+  return /^pay_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(text)?.[1] ?? null
+}
+
+export function cursorOf(uuid: string): string {
+  return Buffer.from(uuid.replaceAll('-', ''), 'hex').toString('base64url')
+}
+
+/** The UUID in a cursor, or null when it is none of ours. */
+export function uuidOfCursor(cursor: string): string | null {
+  const hex = Buffer.from(cursor, 'base64url').toString('hex')
+  if (hex.length !== 32) return null
+  const uuid = hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+  return cursorOf(uuid) === cursor ? uuid : null
+}
+
+/** The least UUIDv7 of a moment: ids from then on are not smaller. */
+export function leastUuidAt(epochMs: number): string {
+  const hex = Math.min(Math.max(0, Math.trunc(epochMs)), 2 ** 48 - 1)
+    .toString(16)
+    .padStart(12, '0')
+  return `${hex.slice(0, 8)}-${hex.slice(8)}-7000-8000-000000000000`
+}

@@ -1,0 +1,87 @@
+import type { Gateway } from '../gateway.ts'
+import { leastUuidAt } from './ids.ts'
+import type { Payment, PaymentState } from './payment.ts'
+
+/** Unset (or null) means: whatever. */
+export type PaymentFilter = {
+  orderId?: string | null
+  customerId?: string | null
+  states?: readonly PaymentState[] | null
+  needsReview?: boolean | null
+  possibleOrphanHold?: boolean | null
+  operationInFlight?: boolean | null
+  /** Still held, and no longer after this. */
+  expiringBefore?: Date | null
+  createdAfter?: Date | null
+  createdBefore?: Date | null
+}
+
+export type PaymentPage = {
+  payments: Payment[]
+  hasMore: boolean
+  /** Where the next page begins (exclusive): the last row looked at, which need not be among `payments`. */
+  end: string | null
+}
+
+/**
+ * One page, newest first, by keyset: ids are UUIDv7, so the id is the order in time and the cursor. What an index
+ * serves narrows `looked_at`; the rest of the filter is applied to at most `lookAtMost` rows of it, so that no
+ * combination of filters can read the whole table for one page: a page may then be short, or empty, and still have more.
+ */
+export async function pageOfPayments(
+  gateway: Gateway,
+  filter: PaymentFilter,
+  page: { first: number; after: string | null },
+  lookAtMost = LOOK_AT_MOST,
+): Promise<PaymentPage> {
+  const { sql } = gateway
+  const { orderId, customerId, needsReview, operationInFlight, expiringBefore, createdAfter, createdBefore } = filter
+  const byIndex = [
+    orderId != null && sql`p.order_id = ${orderId}`,
+    customerId != null && sql`p.customer_id = ${customerId}`,
+    needsReview === true && sql`p.review_reason is not null`,
+    operationInFlight === true && sql`p.id in (${inFlight(gateway)})`,
+    expiringBefore != null && sql`p.state = 'AUTHORIZED' and p.authorization_expires_at < ${expiringBefore}`,
+    createdAfter != null && sql`p.id >= ${leastUuidAt(createdAfter.getTime() - CLOCKS_DIFFER_MS)}::uuid`,
+    createdBefore != null && sql`p.id < ${leastUuidAt(createdBefore.getTime() + CLOCKS_DIFFER_MS)}::uuid`,
+    page.after !== null && sql`p.id < ${page.after}::uuid`,
+  ].filter((condition) => condition !== false)
+  const byLooking = [
+    filter.states != null && sql`p.state = any(${[...filter.states]})`,
+    needsReview === false && sql`p.review_reason is null`,
+    filter.possibleOrphanHold != null && sql`(p.possible_orphan_hold_since is not null) = ${filter.possibleOrphanHold}`,
+    operationInFlight === false && sql`p.id not in (${inFlight(gateway)})`,
+    createdAfter != null && sql`p.created_at >= ${createdAfter}`,
+    createdBefore != null && sql`p.created_at < ${createdBefore}`,
+  ].filter((condition) => condition !== false)
+  const all = (conditions: typeof byIndex) => conditions.flatMap((condition) => [sql`and`, condition])
+  const lookAt = byLooking.length === 0 ? page.first + 1 : lookAtMost
+
+  const rows = await sql<(Payment & { lookedAt: number; lastLookedAt: string | null })[]>`
+    with looked_at as materialized (
+      select * from payments p where true ${all(byIndex)} order by p.id desc limit ${lookAt}
+    ), extent as (
+      select count(*)::int as looked_at, (array_agg(id order by id))[1] as last_looked_at from looked_at
+    )
+    select found.*, extent.* from extent left join lateral (
+      select * from looked_at p where true ${all(byLooking)} order by p.id desc limit ${page.first + 1}
+    ) as found on true
+    order by found.id desc`
+
+  const found = rows.filter((row) => row.id !== null)
+  const payments = found.slice(0, page.first).map(({ lookedAt: _, lastLookedAt: __, ...payment }) => payment)
+  const last = payments.at(-1)?.id ?? null
+  if (found.length > page.first) return { payments, hasMore: true, end: last }
+  const [extent] = rows
+  const cutOff = byLooking.length > 0 && extent?.lookedAt === lookAt
+  return { payments, hasMore: cutOff, end: cutOff ? extent.lastLookedAt : last }
+}
+
+/** Some milliseconds of reading, and far more than the payments that ops look for among. */
+const LOOK_AT_MOST = 10_000
+/** An id is made by the gateway's clock just before `created_at` is by the database's: how far they may be apart. */
+const CLOCKS_DIFFER_MS = 10 * 60_000
+
+function inFlight({ sql }: Gateway) {
+  return sql`select o.payment_id from operations o where o.status = 'UNRESOLVED' and o.kind <> 'RELEASE'`
+}

@@ -1,0 +1,126 @@
+import type { Gateway } from '../gateway.ts'
+import type { BankCall, Operation, OperationKind, Payment, Transition } from './payment.ts'
+
+/**
+ * Reading the receipts: one statement a function, each served by an index. Those that take many ids answer for a whole
+ * page at once, so that a page costs the same number of statements whatever its size.
+ */
+
+/** Of one order, of one payment, of one operation: more than this is not history but an accident. */
+const NEWEST_MAX = 100
+
+export async function paymentsById(gateway: Gateway, ids: readonly string[]): Promise<Payment[]> {
+  return await gateway.sql<Payment[]>`
+    select * from payments where id = any(${ids}::uuid[])`
+}
+
+/** The payment that the operation with this key concerns. */
+export async function paymentByKey(
+  gateway: Gateway,
+  client: string,
+  idempotencyKey: string,
+): Promise<Payment | null> {
+  const [payment] = await gateway.sql<Payment[]>`
+    select p.* from operations o join payments p on p.id = o.payment_id
+    where o.client = ${client} and o.idempotency_key = ${idempotencyKey}`
+  return payment ?? null
+}
+
+/** By the bank's authorization, capture, void or refund id. */
+export async function paymentByBankReference(gateway: Gateway, reference: string): Promise<Payment | null> {
+  const [payment] = await gateway.sql<Payment[]>`
+    select * from payments
+    where authorization_id = ${reference} or capture_id = ${reference}
+       or void_id = ${reference} or refund_id = ${reference}
+    limit 1`
+  return payment ?? null
+}
+
+/** Newest first, the newest hundred. */
+export async function paymentsOfOrder(gateway: Gateway, orderId: string): Promise<Payment[]> {
+  return await gateway.sql<Payment[]>`
+    select * from payments where order_id = ${orderId} order by id desc limit ${NEWEST_MAX}`
+}
+
+export type ShipmentPayment = {
+  payment: Payment
+  operationInFlight: OperationKind | null
+  /** The hold has not expired, by the database's clock. */
+  holdsNow: boolean
+}
+
+/** An order's payments with what is under way on them, in one snapshot; those that hold money first. */
+export async function paymentsForShipment(gateway: Gateway, orderId: string): Promise<ShipmentPayment[]> {
+  const rows = await gateway.sql<(Payment & Omit<ShipmentPayment, 'payment'>)[]>`
+    select p.*, o.kind as operation_in_flight,
+           coalesce(p.authorization_expires_at
+                    > coalesce(${gateway.clock.databaseTime()}::timestamptz, clock_timestamp()), false) as holds_now
+    from payments p
+    left join operations o on o.payment_id = p.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE'
+    where p.order_id = ${orderId}
+    order by (p.state in ('CAPTURED', 'AUTHORIZED')) desc, p.id desc limit ${NEWEST_MAX}`
+  return rows.map(({ operationInFlight, holdsNow, ...payment }) => ({ payment, operationInFlight, holdsNow }))
+}
+
+export async function operationByKey(
+  gateway: Gateway,
+  client: string,
+  idempotencyKey: string,
+): Promise<Operation | null> {
+  const [operation] = await gateway.sql<Operation[]>`
+    select * from operations where client = ${client} and idempotency_key = ${idempotencyKey}`
+  return operation ?? null
+}
+
+export async function operationsById(gateway: Gateway, ids: readonly string[]): Promise<Operation[]> {
+  return await gateway.sql<Operation[]>`
+    select * from operations where id = any(${ids}::uuid[])`
+}
+
+/** Oldest first, of each payment the newest hundred. */
+export async function operationsOfPayments(
+  gateway: Gateway,
+  paymentIds: readonly string[],
+): Promise<(Operation & { paymentId: string })[]> {
+  return await gateway.sql<(Operation & { paymentId: string })[]>`
+    select newest.* from unnest(${paymentIds}::uuid[]) as wanted (id)
+    cross join lateral (select * from operations o where o.payment_id = wanted.id
+                        order by o.id desc limit ${NEWEST_MAX}) as newest
+    order by newest.id`
+}
+
+/** At most one of each payment. The release of a stray hold is none: it leaves the payment free. */
+export async function operationsInFlight(
+  gateway: Gateway,
+  paymentIds: readonly string[],
+): Promise<(Operation & { paymentId: string })[]> {
+  return await gateway.sql<(Operation & { paymentId: string })[]>`
+    select * from operations
+    where payment_id = any(${paymentIds}::uuid[]) and status = 'UNRESOLVED' and kind <> 'RELEASE'`
+}
+
+/** Oldest first. */
+export async function transitionsOfPayments(
+  gateway: Gateway,
+  paymentIds: readonly string[],
+): Promise<Transition[]> {
+  return await gateway.sql<Transition[]>`
+    select * from transitions where payment_id = any(${paymentIds}::uuid[]) order by payment_id, version`
+}
+
+/** Oldest first, of each operation the newest hundred. */
+export async function bankCallsOfOperations(
+  gateway: Gateway,
+  operationIds: readonly string[],
+): Promise<BankCall[]> {
+  return await gateway.sql<BankCall[]>`
+    select newest.* from unnest(${operationIds}::uuid[]) as wanted (id)
+    cross join lateral (select * from bank_calls c where c.operation_id = wanted.id
+                        order by c.id desc limit ${NEWEST_MAX}) as newest
+    order by newest.id`
+}
+
+/** Whether the database answers at all; throws when it does not. */
+export async function databaseAnswers(gateway: Gateway): Promise<void> {
+  await gateway.sql`select 1`
+}

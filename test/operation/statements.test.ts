@@ -1,0 +1,327 @@
+import { randomUUID } from 'node:crypto'
+import { v7 as timeOrderedId } from 'uuid'
+import { describe, expect, it } from 'vitest'
+import { MOVES, OPERATION_KINDS, PAYMENT_STATES } from '../../src/payment/payment.ts'
+import type { ClientOperation, PaymentState } from '../../src/payment/payment.ts'
+import { testDatabase } from '../support/database.ts'
+
+/** The functions of sql/ as two processes use them: what each may still write, and what the tables refuse. */
+
+const { sql } = await testDatabase()
+const LEASE_MS = 50_000
+
+type Row = {
+  answer: string
+  operation: {
+    id: string
+    status: string
+    code: string | null
+    transition_version: number | null
+    leased_until: string | null
+  }
+  payment: { id: string; state: PaymentState; version: number; authorization_id: string | null } | null
+  transition: { version: number; to_state: string } | null
+  quiet: boolean
+}
+type Item = Record<string, unknown>
+
+const call = async (
+  name: 'claim' | 'claim_again' | 'settle',
+  items: Item[],
+  at: Date | null = null,
+): Promise<Row[]> => [...(await sql<Row[]>`select * from ${sql(name)}(${sql.json(items as never)}, ${at})`)]
+const one = async (...args: Parameters<typeof call>): Promise<Row> => {
+  const [row] = await call(...args)
+  if (row === undefined) throw new Error('no row')
+  return row
+}
+
+function authorizeItem(
+  change: Item = {},
+): Item & { operationId: string; paymentId: string; token: string; orderId: string } {
+  const orderId = `order-${randomUUID()}`
+  return {
+    operationId: timeOrderedId(),
+    paymentId: timeOrderedId(),
+    token: randomUUID(),
+    orderId,
+    client: 'ficmart',
+    idempotencyKey: randomUUID(),
+    kind: 'AUTHORIZE',
+    move: MOVES.AUTHORIZE,
+    maySend: true,
+    leaseMs: LEASE_MS,
+    input: {
+      orderId,
+      customerId: 'c',
+      amountCents: 100,
+      allowAnotherForOrder: false,
+      cardBrand: 'visa',
+      cardLast4: '1111',
+      cardExpiryMonth: 12,
+      cardExpiryYear: 2030,
+    },
+    ...change,
+  }
+}
+const followUp = (
+  kind: ClientOperation,
+  paymentId: string,
+): Item & { operationId: string; paymentId: string; token: string; orderId: null } => ({
+  operationId: timeOrderedId(),
+  paymentId,
+  token: randomUUID(),
+  orderId: null,
+  client: 'ficmart',
+  idempotencyKey: randomUUID(),
+  kind,
+  move: MOVES[kind],
+  maySend: true,
+  leaseMs: LEASE_MS,
+  input: { paymentId, expectedAmountCents: null },
+})
+type Claimed = {
+  operationId: string
+  paymentId: string
+  orderId: string | null
+  token: string
+  move?: unknown
+}
+const outcome = (of: Claimed, conclusion: Item): Item => ({
+  ...of,
+  calls: [],
+  ambiguous: false,
+  leaseMs: LEASE_MS,
+  conclusion: { bankAt: null, expiresAt: null, ...conclusion },
+})
+const fact = (bankId: string | null) => ({
+  is: 'FACT',
+  bankId,
+  bankAt: '2026-11-23T10:00:00.123456789+00:00',
+  expiresAt: '2030-01-01T00:00:00Z',
+})
+const failed = { is: 'VERDICT', code: 'BANK_UNAVAILABLE', to: 'FAILED', orphan: false }
+const again = (of: Claimed, change: Item = {}): Item & Claimed => ({
+  ...of,
+  afterToken: of.token,
+  token: randomUUID(),
+  purpose: 'PROBE',
+  ambiguous: false,
+  calls: [],
+  leaseMs: LEASE_MS,
+  replayWindowMs: 23 * 3_600_000,
+  ...change,
+})
+
+async function authorizedPayment(): Promise<string> {
+  const item = authorizeItem()
+  await one('claim', [item])
+  await one('settle', [outcome(item, fact(`auth_${randomUUID()}`))])
+  return item.paymentId
+}
+
+describe('a claim', () => {
+  it('whose answer was lost is found to be one’s own', async () => {
+    const item = authorizeItem()
+    expect((await one('claim', [item])).answer).toBe('CLAIMED')
+    expect((await one('claim', [item])).answer).toBe('CLAIMED')
+    expect((await one('claim', [{ ...item, token: randomUUID() }])).answer).toBe('IN_FLIGHT')
+  })
+  it('is abandoned once its lease has run out, and then passes to one process only', async () => {
+    const item = authorizeItem()
+    const start = new Date('2026-11-23T10:00:00Z')
+    await one('claim', [item], start)
+    const late = new Date(start.getTime() + LEASE_MS)
+    expect(
+      (await one('claim', [{ ...item, token: randomUUID() }], new Date(late.getTime() - 1))).answer,
+    ).toBe('IN_FLIGHT')
+    expect((await one('claim', [{ ...item, token: randomUUID() }], late)).answer).toBe('ABANDONED')
+    expect(
+      (await one('claim_again', [again(item, { afterToken: null })], new Date(late.getTime() - 1))).answer,
+    ).toBe('TAKEN')
+    const taken = await one('claim_again', [again(item, { afterToken: null })], late)
+    expect(taken).toMatchObject({ answer: 'CLAIMED', quiet: true })
+    expect((await one('claim_again', [again(item, { afterToken: null })], late)).answer).toBe('TAKEN')
+    expect((await one('claim_again', [again(item)], late)).answer).toBe('TAKEN')
+  })
+  it('writes nothing when the bank cannot take it', async () => {
+    const item = authorizeItem({ maySend: false })
+    expect((await one('claim', [item])).answer).toBe('NOT_ADMITTED')
+    expect((await one('claim', [{ ...item, maySend: true }])).answer).toBe('CLAIMED')
+  })
+  it('is refused for a card a day after its last month anywhere on earth, not before', async () => {
+    const input = { ...(authorizeItem()['input'] as Item), cardExpiryMonth: 2, cardExpiryYear: 2028 }
+    const claimAt = async (at: string) => {
+      const item = authorizeItem()
+      return await one('claim', [{ ...item, input: { ...input, orderId: item.orderId } }], new Date(at))
+    }
+    expect((await claimAt('2028-03-01T23:59:59.999Z')).answer).toBe('CLAIMED')
+    expect(await claimAt('2028-03-02T00:00:00Z')).toMatchObject({
+      answer: 'RESOLVED',
+      operation: { code: 'CARD_EXPIRED' },
+    })
+  })
+  it('two batches over the same orders in opposite sequence do not deadlock', async () => {
+    const orders = Array.from({ length: 40 }, () => `order-${randomUUID()}`)
+    const batch = (ids: string[]) =>
+      ids.map((orderId) =>
+        authorizeItem({ orderId, input: { ...(authorizeItem()['input'] as Item), orderId } }),
+      )
+    for (let round = 0; round < 5; round += 1) {
+      const [forth, back] = await Promise.all([
+        call('claim', batch(orders)),
+        call('claim', batch(orders.toReversed())),
+      ])
+      expect(forth).toHaveLength(40)
+      expect(back).toHaveLength(40)
+    }
+    const rows =
+      await sql`select order_id from payments where order_id = any(${orders}) group by order_id having count(*) = 1`
+    expect(rows).toHaveLength(40)
+  })
+  it('of one order twice in one batch is claimed once', async () => {
+    const first = authorizeItem()
+    const second = authorizeItem({ input: first['input'] })
+    expect((await call('claim', [first, second])).map((row) => row.answer)).toEqual(['CLAIMED', 'BUSY'])
+  })
+})
+
+describe('an answer that comes after its lease was taken over', () => {
+  const takenOver = async () => {
+    const item = authorizeItem()
+    const start = new Date('2026-11-23T10:00:00Z')
+    await one('claim', [item], start)
+    const taker = again(item, { afterToken: null })
+    await one('claim_again', [taker], new Date(start.getTime() + LEASE_MS))
+    return { item, taker }
+  }
+  it('still counts when it is a fact', async () => {
+    const { item, taker } = await takenOver()
+    expect(await one('settle', [outcome(item, fact('auth_late_1'))])).toMatchObject({
+      answer: 'SETTLED',
+      payment: { state: 'AUTHORIZED', version: 2 },
+    })
+    expect(await one('settle', [outcome({ ...taker, move: item['move'] }, failed)])).toMatchObject({
+      answer: 'SETTLED',
+      operation: { status: 'SUCCEEDED' },
+      payment: { state: 'AUTHORIZED', version: 2 },
+    })
+  })
+  it('does not count when it is a verdict', async () => {
+    const { item, taker } = await takenOver()
+    expect(await one('settle', [outcome(item, failed)])).toMatchObject({
+      answer: 'TAKEN',
+      operation: { status: 'UNRESOLVED' },
+      payment: { state: 'PENDING' },
+    })
+    expect(await one('settle', [outcome({ ...taker, move: item['move'] }, failed)])).toMatchObject({
+      answer: 'SETTLED',
+      payment: { state: 'FAILED' },
+    })
+  })
+  it('is a stray hold when the operation was resolved without it', async () => {
+    const { item, taker } = await takenOver()
+    await one('settle', [outcome({ ...taker, move: item['move'] }, { ...failed, orphan: true })])
+    for (let repeat = 0; repeat < 2; repeat += 1) {
+      expect(await one('settle', [outcome(item, fact('auth_stray_1'))])).toMatchObject({
+        answer: 'STRAY',
+        payment: { state: 'FAILED' },
+      })
+    }
+    const strays =
+      await sql`select payment_id, amount_cents, released_at from stray_holds where authorization_id = 'auth_stray_1'`
+    expect([...strays]).toEqual([{ paymentId: item.paymentId, amountCents: 100, releasedAt: null }])
+  })
+})
+
+describe('settle', () => {
+  it('says the same when it is said again', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    const first = await one('settle', [outcome(item, fact('auth_again_1'))])
+    expect(await one('settle', [outcome(item, fact('auth_again_1'))])).toEqual(first)
+  })
+  it('releases a stray hold, and a FAILED payment becomes VOIDED by it', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    await one('settle', [outcome(item, failed)])
+    await one('settle', [outcome(item, fact('auth_stray_2'))])
+    const release = {
+      ...followUp('VOID', item.paymentId),
+      kind: 'RELEASE',
+      client: 'gateway',
+      move: MOVES.RELEASE,
+      input: { paymentId: item.paymentId, authorizationId: 'auth_stray_2' },
+    }
+    expect((await one('claim', [release])).answer).toBe('CLAIMED')
+    expect(await one('settle', [outcome(release, fact('void_stray_2'))])).toMatchObject({
+      answer: 'SETTLED',
+      payment: { state: 'VOIDED', authorization_id: 'auth_stray_2' },
+      transition: { to_state: 'VOIDED' },
+    })
+    const rows =
+      await sql`select released_at from stray_holds where authorization_id = 'auth_stray_2' and released_at is not null`
+    expect(rows).toHaveLength(1)
+  })
+  it('keeps a capture whose id the bank forgot, and refuses its refund', async () => {
+    const paymentId = await authorizedPayment()
+    const capture = followUp('CAPTURE', paymentId)
+    await one('claim', [capture])
+    expect(
+      await one('settle', [outcome(capture, { ...fact(null), bankAt: null, expiresAt: null })]),
+    ).toMatchObject({ payment: { state: 'CAPTURED' } })
+    expect(await one('claim', [followUp('REFUND', paymentId)])).toMatchObject({
+      operation: { code: 'BANK_REFERENCE_MISSING' },
+    })
+  })
+  it('frees the payment when an operation was not carried out', async () => {
+    const paymentId = await authorizedPayment()
+    const capture = followUp('CAPTURE', paymentId)
+    await one('claim', [capture])
+    expect((await one('claim', [followUp('VOID', paymentId)])).answer).toBe('BUSY')
+    await one('settle', [outcome(capture, { ...failed, to: null })])
+    expect((await one('claim', [followUp('VOID', paymentId)])).answer).toBe('CLAIMED')
+  })
+  it('flags what only an operator can settle, and nobody takes it over', async () => {
+    const paymentId = await authorizedPayment()
+    const capture = followUp('CAPTURE', paymentId)
+    await one('claim', [capture])
+    const review = { reason: 'another amount', evidence: { amountCents: 1 } }
+    expect(await one('settle', [outcome(capture, { is: 'REVIEW', review })])).toMatchObject({
+      answer: 'LEFT',
+      operation: { status: 'UNRESOLVED', leased_until: null },
+      payment: { state: 'AUTHORIZED', review_reason: 'another amount' },
+    })
+    expect((await one('claim', [{ ...capture, token: randomUUID() }])).answer).toBe('IN_REVIEW')
+    expect(
+      (await one('claim_again', [again(capture, { afterToken: null })], new Date('2030-01-01'))).answer,
+    ).toBe('TAKEN')
+  })
+})
+
+describe('the transition table', () => {
+  it.each(PAYMENT_STATES.flatMap((state) => OPERATION_KINDS.map((kind) => [state, kind] as const)))(
+    'is the same in code and SQL for %s and %s',
+    async (state, kind) => {
+      for (const to of PAYMENT_STATES) {
+        const attempt = sql.begin(async (tx) => {
+          await tx`insert into transitions (payment_id, version, from_state, to_state, at, operation_id, cause, actor)
+                   select id, 99, ${state}, ${to}, now(), ${randomUUID()}, ${kind}, 'test' from payments limit 1`
+          throw new Error('legal')
+        })
+        const said = await attempt.catch((error: unknown) =>
+          String(Object(error).constraint_name ?? Object(error).message),
+        )
+        const move = MOVES[kind]
+        const isMove =
+          move.from === state &&
+          (move.to === to || (kind === 'AUTHORIZE' && ['DECLINED', 'FAILED'].includes(to)))
+        expect([said, to]).toEqual([isMove ? 'legal' : 'transition_is_legal', to])
+      }
+    },
+  )
+  it('is append-only', async () => {
+    await expect(sql`update transitions set actor = 'somebody'`).rejects.toThrow('append-only')
+    await expect(sql`delete from transitions`).rejects.toThrow('append-only')
+  })
+})

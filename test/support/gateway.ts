@@ -1,0 +1,100 @@
+import { spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { pino } from 'pino'
+import { afterAll } from 'vitest'
+import { createBank } from '../../src/bank/client.ts'
+import type { BankOptions } from '../../src/bank/client.ts'
+import { OPERATION_DEFAULTS } from '../../src/config.ts'
+import { connect } from '../../src/db/connection.ts'
+import { systemClock } from '../../src/gateway.ts'
+import type { Gateway, OperationSettings } from '../../src/gateway.ts'
+import { createServer } from '../../src/graphql/server.ts'
+import { createInFlight, drained } from '../../src/operation/lock.ts'
+import { client } from './client.ts'
+import type { Client } from './client.ts'
+
+/** Waits a tenth or less of the real ones; everything else as in production. */
+export const QUICK: OperationSettings = {
+  ...OPERATION_DEFAULTS,
+  requestDeadlineMs: 5_000,
+  attemptTimeoutMs: 1_000,
+  quietPeriodMs: 500,
+  backoffBaseMs: 5,
+  backoffCapMs: 20,
+  confirmAfterMs: 20,
+}
+
+export type TestGateway = { gateway: Gateway; client: Client; logged: string[] }
+
+/** A gateway in this process, with mutexes, connections and a log of its own: two of them are as two processes. */
+export function startTestGateway(options: {
+  databaseUrl: string
+  bankUrl: string
+  settings?: Partial<OperationSettings>
+  bank?: Partial<BankOptions>
+  clientName?: string
+}): TestGateway {
+  const settings = { ...QUICK, ...options.settings }
+  const logged: string[] = []
+  const log = pino({ level: 'trace' }, { write: (line: string) => void logged.push(line) })
+  const sql = connect(options.databaseUrl, { connectionsMax: 5, statementTimeoutMs: 10_000 })
+  const bank = createBank({
+    baseUrl: options.bankUrl,
+    attemptTimeoutMs: settings.attemptTimeoutMs,
+    log,
+    ...options.bank,
+  })
+  const gateway: Gateway = {
+    sql,
+    bank,
+    clock: systemClock,
+    random: Math.random,
+    log,
+    settings,
+    inFlight: createInFlight(),
+  }
+  const server = createServer(gateway, { clientOf: () => options.clientName ?? 'ficmart', graphiql: true })
+  afterAll(async () => {
+    gateway.inFlight.draining = true
+    await drained(gateway.inFlight)
+    await bank.close()
+    await sql.end({ timeout: 1 })
+  })
+  const fetch = (url: string, init: RequestInit) => server.fetch(url, init)
+  return { gateway, client: client('http://gateway/graphql', { fetch }), logged }
+}
+
+export type GatewayProcess = {
+  url: string
+  client: Client
+  child: ChildProcess
+  output: () => string
+  exited: Promise<number | null>
+}
+
+/** The gateway as its users run it: a process of its own, listening on a port. */
+export async function spawnGateway(env: Record<string, string>): Promise<GatewayProcess> {
+  const child = spawn(process.execPath, [fileURLToPath(new URL('../../dist/main.js', import.meta.url))], {
+    env: { PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'info', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let output = ''
+  child.stderr.on('data', (chunk: Buffer) => (output += chunk.toString()))
+  const exited = once(child, 'exit').then(([code]) => code as number | null)
+  afterAll(async () => {
+    child.kill('SIGKILL')
+    await exited
+  })
+  const url = await new Promise<string>((resolve, reject) => {
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      output += `${line}\n`
+      const ready = /"url":"([^"]+)".*"msg":"ready"/.exec(line)
+      if (ready?.[1] !== undefined) resolve(ready[1])
+    })
+    void exited.then((code) => reject(new Error(`the gateway exited with ${code}: ${output}`)))
+  })
+  return { url, client: client(`${url}/graphql`), child, output: () => output, exited }
+}
