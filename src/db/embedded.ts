@@ -60,6 +60,7 @@ export async function startEmbedded(options: {
         })
       }),
     stop: async () => {
+      if (!isAlive(pid)) return
       const others = await withAdmin(url('postgres'), otherSessions).catch(() => 0)
       if (others === 0) await stopServer(pid)
     },
