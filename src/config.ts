@@ -136,6 +136,7 @@ export const OPERATION_DEFAULTS: OperationSettings = {
   // The bank forgets after 24 h; an hour is left for clocks that differ.
   replayWindowMs: 23 * 3_600_000,
   resendsMax: 3,
+  recoverAfterMs: 5_000,
   backoffBaseMs: 200,
   backoffCapMs: 2_000,
   confirmAfterMs: 1_000,

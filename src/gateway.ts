@@ -46,6 +46,8 @@ export type OperationSettings = {
   replayWindowMs: number
   /** Re-sends after the first, in one run. */
   resendsMax: number
+  /** How soon recovery looks again at what a run had to leave; the quiet period is kept besides. */
+  recoverAfterMs: number
   /** Full jitter: a wait is uniform in 0..min(cap, base x 2^n). */
   backoffBaseMs: number
   backoffCapMs: number

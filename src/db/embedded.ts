@@ -29,7 +29,8 @@ export type EmbeddedServer = {
   stop(): Promise<void>
 }
 
-/** Throws an Error whose message is one line for people. `durable: false` trades safety for speed, for tests. */
+/** Throws an Error whose message is one line for people. `durable: false` survives a kill of the
+ * server but not of the machine, for tests. */
 export async function startEmbedded(options: {
   folder: string
   durable: boolean
@@ -255,7 +256,7 @@ async function spawnServer(server: Server, log: string): Promise<{ isOver: boole
     max_connections: String(server.connectionsMax ?? 100),
     timezone: 'UTC',
     log_timezone: 'UTC',
-    ...(server.durable ? {} : { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' }),
+    ...(server.durable ? {} : { fsync: 'off', full_page_writes: 'off' }),
   }
   const flags = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])
   // A pid file whose process is gone, or is another by now, would stop the start.

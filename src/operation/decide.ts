@@ -66,8 +66,6 @@ const NEGATIVES_NEEDED = 3
 const PROBES_MAX = 6
 /** A definite answer that is repeated by a healthy bank is believed. */
 const DOUBTS_NEEDED = 2
-/** How soon recovery looks again at what it had to leave; the quiet period is kept besides. */
-const LEAVE_MS = 5_000
 
 function afterSend(e: Evidence, last: SaidNo, settings: OperationSettings, random: () => number): Step {
   switch (last.is) {
@@ -76,28 +74,38 @@ function afterSend(e: Evidence, last: SaidNo, settings: OperationSettings, rando
     case 'ambiguous':
     case 'notStored':
     case 'alreadyUsed':
-      return probe(e, 0)
+      return probe(e, settings)
     case 'declined':
-      if (e.ambiguous) return probe(e, 0)
+      if (e.ambiguous) return probe(e, settings)
       if (e.kind !== 'AUTHORIZE')
-        return notCarriedOut(e, 'BANK_UNAVAILABLE', 'The bank declined what it cannot decline')
+        return notCarriedOut(e, settings, 'BANK_UNAVAILABLE', 'The bank declined what it cannot decline')
       return verdict(last.code, 'DECLINED')
     case 'holdExpired':
-      if (e.ambiguous) return probe(e, 0)
+      if (e.ambiguous) return probe(e, settings)
       return e.kind === 'CAPTURE'
         ? verdict('AUTHORIZATION_EXPIRED', null)
-        : notCarriedOut(e, 'BANK_UNAVAILABLE', 'The bank says that the authorization has expired')
+        : notCarriedOut(e, settings, 'BANK_UNAVAILABLE', 'The bank says that the authorization has expired')
     case 'doubtful':
       if (e.doubts < DOUBTS_NEEDED) return sendAgain(e, settings, random, settings.confirmAfterMs)
       if (last.about === 'card' && e.kind === 'AUTHORIZE') return verdict('CARD_INVALID', 'DECLINED')
-      return notCarriedOut(e, 'BANK_REFERENCE_MISSING', 'The bank does not know the id that it gave us')
+      return notCarriedOut(
+        e,
+        settings,
+        'BANK_REFERENCE_MISSING',
+        'The bank does not know the id that it gave us',
+      )
     case 'misused':
-      return notCarriedOut(e, 'BANK_UNAVAILABLE', `The bank refused our request itself: ${last.reason}`)
+      return notCarriedOut(
+        e,
+        settings,
+        'BANK_UNAVAILABLE',
+        `The bank refused our request itself: ${last.reason}`,
+      )
   }
 }
 
 function afterProbe(e: Evidence, last: SaidNo, settings: OperationSettings, random: () => number): Step {
-  const again = probe(e, e.quiet ? settings.confirmAfterMs : backoff(e.probes, settings, random))
+  const again = probe(e, settings, e.quiet ? settings.confirmAfterMs : backoff(e.probes, settings, random))
   // A probe that was answered with anything else says nothing.
   if (last.is !== 'notStored') return again
   if (e.kind === 'AUTHORIZE') {
@@ -132,17 +140,22 @@ function sendAgain(e: Evidence, settings: OperationSettings, random: () => numbe
   if (e.maySend && e.sends <= settings.resendsMax) {
     return { do: 'SEND', afterMs: atLeastMs + backoff(e.sends, settings, random), confirm: e.doubts > 0 }
   }
-  if (e.ambiguous) return leave()
+  if (e.ambiguous) return leave(settings)
   return verdict('BANK_UNAVAILABLE', e.kind === 'AUTHORIZE' ? 'FAILED' : null)
 }
 
-function probe(e: Evidence, afterMs: number): Step {
-  return e.maySend && e.probes < PROBES_MAX ? { do: 'PROBE', afterMs } : leave()
+function probe(e: Evidence, settings: OperationSettings, afterMs = 0): Step {
+  return e.maySend && e.probes < PROBES_MAX ? { do: 'PROBE', afterMs } : leave(settings)
 }
 
 /** Definitely not carried out by this attempt, for a reason that a person should see. */
-function notCarriedOut(e: Evidence, code: StoredProblemCode, reason: string): Step {
-  if (e.ambiguous) return probe(e, 0)
+function notCarriedOut(
+  e: Evidence,
+  settings: OperationSettings,
+  code: StoredProblemCode,
+  reason: string,
+): Step {
+  if (e.ambiguous) return probe(e, settings)
   const step = verdict(code, e.kind === 'AUTHORIZE' ? 'FAILED' : null)
   // A refused authorize leaves nothing at stake; the log has it.
   return e.kind === 'AUTHORIZE'
@@ -158,8 +171,8 @@ function review(reason: string, evidence: Review['evidence']): Step {
   return { do: 'SETTLE', conclusion: { is: 'REVIEW', review: { reason, evidence } } }
 }
 
-function leave(): Step {
-  return { do: 'SETTLE', conclusion: { is: 'LEAVE', retryInMs: LEAVE_MS } }
+function leave(settings: OperationSettings): Step {
+  return { do: 'SETTLE', conclusion: { is: 'LEAVE', retryInMs: settings.recoverAfterMs } }
 }
 
 /** Exponential with full jitter. */

@@ -4,16 +4,16 @@ import type { Payment, PaymentState } from './payment.ts'
 
 /** Unset (or null) means: whatever. */
 export type PaymentFilter = {
-  orderId?: string | null
-  customerId?: string | null
-  states?: readonly PaymentState[] | null
-  needsReview?: boolean | null
-  possibleOrphanHold?: boolean | null
-  operationInFlight?: boolean | null
-  /** Still held, and no longer after this. */
-  expiringBefore?: Date | null
-  createdAfter?: Date | null
-  createdBefore?: Date | null
+  orderId?: string | null | undefined
+  customerId?: string | null | undefined
+  states?: readonly PaymentState[] | null | undefined
+  needsReview?: boolean | null | undefined
+  possibleOrphanHold?: boolean | null | undefined
+  operationInFlight?: boolean | null | undefined
+  /** Authorized, with a hold that runs out before. */
+  expiringBefore?: Date | null | undefined
+  createdAfter?: Date | null | undefined
+  createdBefore?: Date | null | undefined
 }
 
 export type PaymentPage = {
@@ -35,7 +35,8 @@ export async function pageOfPayments(
   lookAtMost = LOOK_AT_MOST,
 ): Promise<PaymentPage> {
   const { sql } = gateway
-  const { orderId, customerId, needsReview, operationInFlight, expiringBefore, createdAfter, createdBefore } = filter
+  const { orderId, customerId, needsReview, operationInFlight, expiringBefore, createdAfter, createdBefore } =
+    filter
   const byIndex = [
     orderId != null && sql`p.order_id = ${orderId}`,
     customerId != null && sql`p.customer_id = ${customerId}`,
@@ -49,27 +50,29 @@ export async function pageOfPayments(
   const byLooking = [
     filter.states != null && sql`p.state = any(${[...filter.states]})`,
     needsReview === false && sql`p.review_reason is null`,
-    filter.possibleOrphanHold != null && sql`(p.possible_orphan_hold_since is not null) = ${filter.possibleOrphanHold}`,
+    filter.possibleOrphanHold != null &&
+      sql`(p.possible_orphan_hold_since is not null) = ${filter.possibleOrphanHold}`,
     operationInFlight === false && sql`p.id not in (${inFlight(gateway)})`,
     createdAfter != null && sql`p.created_at >= ${createdAfter}`,
     createdBefore != null && sql`p.created_at < ${createdBefore}`,
   ].filter((condition) => condition !== false)
-  const all = (conditions: typeof byIndex) => conditions.flatMap((condition) => [sql`and`, condition])
+  const all = (conditions: typeof byIndex) =>
+    conditions.reduce((before, condition) => sql`${before} and ${condition}`, sql`true`)
   const lookAt = byLooking.length === 0 ? page.first + 1 : lookAtMost
 
   const rows = await sql<(Payment & { lookedAt: number; lastLookedAt: string | null })[]>`
     with looked_at as materialized (
-      select * from payments p where true ${all(byIndex)} order by p.id desc limit ${lookAt}
+      select * from payments p where ${all(byIndex)} order by p.id desc limit ${lookAt}
     ), extent as (
       select count(*)::int as looked_at, (array_agg(id order by id))[1] as last_looked_at from looked_at
     )
     select found.*, extent.* from extent left join lateral (
-      select * from looked_at p where true ${all(byLooking)} order by p.id desc limit ${page.first + 1}
+      select * from looked_at p where ${all(byLooking)} order by p.id desc limit ${page.first + 1}
     ) as found on true
     order by found.id desc`
 
   const found = rows.filter((row) => row.id !== null)
-  const payments = found.slice(0, page.first).map(({ lookedAt: _, lastLookedAt: __, ...payment }) => payment)
+  const payments = found.slice(0, page.first)
   const last = payments.at(-1)?.id ?? null
   if (found.length > page.first) return { payments, hasMore: true, end: last }
   const [extent] = rows

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { FAULTS, isFaultKind } from './faults.ts'
+import { z } from 'zod'
+import { FAULT_KINDS, FAULTS } from './faults.ts'
 import { statement } from './ledger.ts'
 import { readBody } from './request.ts'
 import type { Bank } from './simulator.ts'
@@ -30,8 +31,7 @@ const CONTROLS: Record<string, (bank: Bank, body: string) => Reply | Promise<Rep
   'GET /docs': () => ({ type: 'text/plain; charset=utf-8', body: DOCS }),
   'GET /simulator/faults': ({ faults }) => ({ body: JSON.stringify(faults.list()) }),
   'POST /simulator/faults': ({ faults }, body) => {
-    const { what, ...fault } = asObject(body)
-    if (!isFaultKind(what)) throw new Error(`"what" must be one of: ${Object.keys(FAULTS).join(', ')}`)
+    const { what, ...fault } = read(FAULT, body)
     faults.add(what, fault)
     return { status: 201, body: JSON.stringify(faults.list()) }
   },
@@ -41,21 +41,36 @@ const CONTROLS: Record<string, (bank: Bank, body: string) => Reply | Promise<Rep
   },
   'GET /simulator/settings': ({ settings }) => ({ body: JSON.stringify(settings) }),
   'PUT /simulator/settings': ({ settings }, body) => {
-    for (const [name, value] of Object.entries(asObject(body))) {
-      if (!(name in settings) || typeof value !== 'number' || !(value >= 0))
-        throw new Error(`settings are numbers: ${Object.keys(settings).join(', ')}`)
-      Object.assign(settings, { [name]: value })
-    }
+    Object.assign(settings, read(SETTINGS, body))
     return { body: JSON.stringify(settings) }
   },
   'GET /simulator/received': ({ received }) => ({ body: JSON.stringify(received) }),
   'GET /simulator/statement.csv': async ({ sql }) => ({ type: 'text/csv', body: await statement(sql) }),
 }
 
-function asObject(body: string): Record<string, unknown> {
-  const value: unknown = JSON.parse(body)
-  if (typeof value !== 'object' || value === null) throw new Error('the body must be a JSON object')
-  return { ...value }
+/** What is misspelt is refused: a fault that fits everything instead would be a riddle. */
+const FAULT = z.strictObject({
+  what: z.enum(FAULT_KINDS),
+  endpoint: z.enum(['authorizations', 'captures', 'voids', 'refunds', 'health']).exactOptional(),
+  method: z.enum(['GET', 'POST']).exactOptional(),
+  key: z.string().exactOptional(),
+  probe: z.boolean().exactOptional(),
+  times: z.int().positive().nullable().exactOptional(),
+  probability: z.number().min(0).max(1).exactOptional(),
+  delayMs: z.number().min(0).exactOptional(),
+})
+const SETTINGS = z.strictObject({
+  minLatencyMs: z.number().min(0).exactOptional(),
+  maxLatencyMs: z.number().min(0).exactOptional(),
+  failureRate: z.number().min(0).max(1).exactOptional(),
+  authExpiryHours: z.number().positive().exactOptional(),
+  writeLimitMs: z.number().positive().exactOptional(),
+})
+
+function read<Schema extends z.ZodType>(schema: Schema, body: string): z.output<Schema> {
+  const parsed = schema.safeParse(JSON.parse(body))
+  if (!parsed.success) throw new Error(z.prettifyError(parsed.error))
+  return parsed.data
 }
 
 const DOCS = `The bank, simulated.
@@ -70,11 +85,12 @@ GET  /api/v1/authorizations/{id}, /api/v1/captures/{id}, /api/v1/refunds/{id}, /
 How to make it fail
 
 POST   /simulator/faults      {"what": "drop-after-store", "endpoint": "captures", "times": 1}
-                              also: key, method, probe (true: only empty bodies), probability, delayMs; times null: for ever
+                              also: key, method, probe (true: only empty bodies), probability, delayMs; times: null, for ever
 GET    /simulator/faults      what is still to come
 DELETE /simulator/faults      none of it
-PUT    /simulator/settings    {"minLatencyMs": 0, "maxLatencyMs": 0, "failureRate": 0.2, "authExpiryHours": 168}
-GET    /simulator/received    what was asked, and the status it got
+PUT    /simulator/settings    {"minLatencyMs": 0, "maxLatencyMs": 0, "failureRate": 0.2, "authExpiryHours": 168,
+                              "writeLimitMs": 15000}
+GET    /simulator/received    what was asked (the last 10,000), and the status it got
 GET    /simulator/statement.csv   the ledger
 
 ${Object.entries(FAULTS)

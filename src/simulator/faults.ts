@@ -1,27 +1,27 @@
 /**
  * How the bank is told to fail, by tests (as functions) and people (over HTTP, see /docs): every way that the bank
- * contract lists. A fault takes the next requests that it fits, `times` of them.
+ * contract lists. A fault takes the next requests that it fits, `times` of them, first come first served. One that takes
+ * a replay or a decline may have nothing left to do there.
  */
-export const FAULTS = {
-  // Before anything is looked up.
+
+/** Before anything is looked up, on every path. */
+const ON_ARRIVAL = {
   'drop-before': 'the connection is cut before the work',
   'hang-before': 'no answer and no work',
   'bad-gateway': '502 with HTML, no work',
   redirect: '301, as for a doubled slash',
-  // At the look-up of stored answers.
-  'lookup-fault': 'a stored answer is not found; with a body the request is carried out and never stored',
-  // Before the work.
+} as const
+const ON_HEALTH = { unhealthy: '503 from /health' } as const
+/** Probes, too. */
+const ON_CALLS = {
   chaos: '500 internal_error, no work',
+  'lookup-fault': 'a stored answer is not found; with a body it is carried out and never stored',
+} as const
+/** A GET, or a POST with a body. */
+const ON_WORK = {
   'database-down': '400 internal_error "failed to start ...", no work; a GET is 404',
-  'rolled-back': '400 internal_error "failed to update ...", rolled back',
-  'card-or-parent-not-found': 'a database fault while finding the card, authorization or capture',
-  'commit-failed': '400 internal_error "failed to commit ...", not carried out',
-  // After the commit.
-  'commit-failed-but-done': '400 internal_error "failed to commit ...", carried out, key not stored',
-  'drop-after-commit': 'carried out, key not stored, the connection is cut',
-  'drop-after-store': 'carried out, key stored, the connection is cut',
-  'hang-after-commit': 'carried out, key not stored, no answer',
-  'hang-after-store': 'carried out, key stored, no answer',
+  'card-or-parent-not-found':
+    'a database fault while finding the card, authorization or capture; a GET is 404',
   late: 'carried out and stored, answered after delayMs',
   // Carried out and stored, but the answer is spoilt; a replay is right again.
   html: '200 with HTML',
@@ -32,18 +32,35 @@ export const FAULTS = {
   'other-parent': '200 with another authorization or capture id',
   'huge-amount': '200 with an amount above 2^53',
   'stalled-body': '200, and the body never ends',
-  // GET /health.
-  unhealthy: '503',
 } as const
+/** A POST with a body. */
+const ON_COMMIT = {
+  'rolled-back': '400 internal_error "failed to update ...", rolled back',
+  'commit-failed': '400 internal_error "failed to commit ...", not carried out',
+  'commit-failed-but-done': '400 internal_error "failed to commit ...", carried out, key not stored',
+  'drop-after-commit': 'carried out, key not stored, the connection is cut',
+  'drop-after-store': 'carried out, key stored, the connection is cut',
+  'hang-after-commit': 'carried out, key not stored, no answer',
+  'hang-after-store': 'carried out, key stored, no answer',
+} as const
+
+export const FAULTS = { ...ON_ARRIVAL, ...ON_CALLS, ...ON_WORK, ...ON_COMMIT, ...ON_HEALTH } as const
 export type FaultKind = keyof typeof FAULTS
-export const isFaultKind = (text: unknown): text is FaultKind => typeof text === 'string' && text in FAULTS
+export const FAULT_KINDS = Object.keys(FAULTS) as FaultKind[]
+
+function happensOn(what: FaultKind, { endpoint, method, probe }: Required<Match>): boolean {
+  if (what in ON_ARRIVAL) return true
+  if (endpoint === 'health' || what in ON_HEALTH) return endpoint === 'health' && what in ON_HEALTH
+  if (what in ON_CALLS) return what === 'chaos' || method === 'POST'
+  return !probe && (method === 'POST' || what in ON_WORK)
+}
 
 export type Match = {
   /** authorizations, captures, voids, refunds or health; any when left out. */
   endpoint?: string
   method?: 'GET' | 'POST'
   key?: string
-  /** Only requests with (false) or without (true) a body. */
+  /** true: only a POST without a body; false: all but that. */
   probe?: boolean
 }
 export type Fault = Match & {
@@ -88,7 +105,8 @@ export class Faults {
   /** The first fault that takes this request. */
   take(request: Required<Match>): Fault | null {
     for (const fault of this.#faults) {
-      if (fault.times === 0 || !fits(fault, request) || this.#random() >= fault.probability) continue
+      if (!happensOn(fault.what, request) || !fits(fault, request)) continue
+      if (this.#random() >= fault.probability) continue
       if (fault.times !== null) fault.times -= 1
       this.#faults = this.#faults.filter((one) => one.times !== 0)
       return fault
@@ -112,10 +130,9 @@ export class Faults {
   }
 
   async passGates(at: HeldAt, request: Required<Match>): Promise<void> {
-    for (const gate of this.#gates.filter((one) => one.at === at && fits(one.match, request))) {
-      gate.arrive()
-      await gate.opened
-    }
+    const gates = this.#gates.filter((gate) => gate.at === at && fits(gate.match, request))
+    for (const gate of gates) gate.arrive()
+    await Promise.all(gates.map((gate) => gate.opened))
   }
 }
 

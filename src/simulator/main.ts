@@ -11,19 +11,18 @@ async function main(): Promise<void> {
       'The simulated bank is for development and tests: it does not start with NODE_ENV=production.',
     )
   }
-  const { PORT, ...environment } = process.env
-  const config = readConfig({ SIMULATOR_PORT: PORT, ...environment })
+  const { PORT, SIMULATOR_PORT } = process.env
+  const config = readConfig({ ...process.env, SIMULATOR_PORT: PORT || SIMULATOR_PORT })
   const { port, ...settings } = config.simulator
-  const { databaseUrl, stop } = await database(config.databaseUrl, config.dataFolder)
+  const { databaseUrl, stop } = await database(config.databaseUrl, config.dataFolder).catch(cannotStart)
   try {
     const simulator = await startSimulator({ databaseUrl, port, host: config.host, settings }).catch(
       (error: unknown) => {
-        const { code, message } = Object(error) as { code?: unknown; message?: unknown }
-        if (code === 'EADDRINUSE')
+        if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE')
           throw new StartRefused(
             `Port ${port} is taken. Stop what listens there, or choose another with PORT.`,
           )
-        throw new StartRefused(`The bank cannot start: ${String(message)}`)
+        return cannotStart(error)
       },
     )
     process.stdout.write(
@@ -34,6 +33,12 @@ async function main(): Promise<void> {
   } finally {
     await stop()
   }
+}
+
+/** A connection refused has its text in `code` only. */
+function cannotStart(error: unknown): never {
+  const { code, message } = error as NodeJS.ErrnoException
+  throw new StartRefused(`The bank cannot start: ${message || code}`)
 }
 
 /** In an embedded Postgres, or in the one that DATABASE_URL names, where the database is made if it is missing. */

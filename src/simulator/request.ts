@@ -19,10 +19,9 @@ export function readFirstJson(text: string): { value: Record<string, unknown> } 
   }
   if (value === null) return { value: {} }
   if (typeof value !== 'object' || Array.isArray(value)) return { trouble: 'cannot unmarshal into a request' }
-  const wrong = Object.entries(value).find(([name, field]) => !FIELDS[name]?.(field))
-  if (wrong !== undefined && FIELDS[wrong[0]] !== undefined)
-    return { trouble: `cannot unmarshal field ${wrong[0]}` }
-  return { value: { ...value } }
+  const fields = new Map<string, unknown>(Object.entries(value))
+  const wrong = Object.entries(FIELDS).find(([name, fits]) => fields.has(name) && !fits(fields.get(name)))
+  return wrong === undefined ? { value: { ...value } } : { trouble: `cannot unmarshal field ${wrong[0]}` }
 }
 
 const isText = (field: unknown) => typeof field === 'string'

@@ -1,3 +1,4 @@
+import { BulkheadRejectedError } from 'cockatiel'
 import { describe, expect, test } from 'vitest'
 import type { Bank } from '../../src/bank/bank.ts'
 import { DONE, HEALTHY, REQUESTS, clientOf, done, httpBank, refusal, scriptedBank } from './scripted-bank.ts'
@@ -79,15 +80,18 @@ describe('the circuit', () => {
     expect(logLines(logged).at(-1)).toBe('bank circuit closed: the bank is healthy')
   })
 
-  test('opens again when the bank fails again', async () => {
-    const { bank, scripted, opened } = await failingBank()
-    await opened()
-    scripted.failing = false
-    await expect.poll(() => bank.state().circuit, { interval: 5 }).toBe('closed')
-    scripted.failing = true
-    await opened()
-    scripted.failing = false
-    await expect.poll(() => bank.state().circuit, { interval: 5 }).toBe('closed')
+  test('opens again when the bank fails again, and asks as soon as the first time', async () => {
+    const { bank, scripted, opened, logged } = await failingBank()
+    for (let outage = 0; outage < 2; outage += 1) {
+      scripted.failing = true
+      await opened()
+      await expect.poll(() => scripted.healthAskedMs.length, { interval: 5 }).toBeGreaterThanOrEqual(3)
+      scripted.failing = false
+      await expect.poll(() => bank.state().circuit, { interval: 5 }).toBe('closed')
+      scripted.healthAskedMs.length = 0
+    }
+    const waits = logged.map((line) => (JSON.parse(line) as { nextAskInMs?: number }).nextAskInMs)
+    expect(waits.filter((wait) => wait === 20)).toHaveLength(2)
   })
 
   test('sends nothing while it waits for the answer of health', async () => {
@@ -130,6 +134,7 @@ describe('the circuit', () => {
     await waiting.bank.close()
     expect(performance.now() - before).toBeLessThan(1_000)
     expect(waiting.bank.state().circuit).toBe('open')
+    expect(logLines(waiting.logged)).toHaveLength(1)
 
     const open = await failingBank()
     await open.opened()
@@ -196,6 +201,18 @@ describe('admission', () => {
     const { bank } = clientOf(url, { maxInFlight: 1, maxQueued: 0 })
     await expect(bank.admit(() => Promise.reject(new Error('lost')))).rejects.toThrow('lost')
     expect(bank.state().inFlight).toBe(0)
+  })
+
+  test('does not take a failure of the work for a refusal of its own', async () => {
+    const { url } = await scriptedBank(() => done('captures'))
+    const { bank } = clientOf(url)
+    let runs = 0
+    const work = async () => {
+      runs += 1
+      throw new BulkheadRejectedError(1, 1)
+    }
+    await expect(bank.admit(work)).rejects.toThrow(BulkheadRejectedError)
+    expect(runs).toBe(1)
   })
 
   test('refuses queued work whose place newcomers have taken, and does not lose it', async () => {

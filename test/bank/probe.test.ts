@@ -75,6 +75,7 @@ describe('a probe', () => {
     ['a replay that cannot be read', replayed({ body: '<html>' })],
     ['a replay of something else', replayed(done('refunds'))],
     ['no key seen', plain('Header parameter Idempotency-Key is required, but not found')],
+    ['an empty key', plain('Invalid format for parameter Idempotency-Key: cannot decode it')],
     ['a doubled key', plain('Expected one value for Idempotency-Key, got 2')],
     ['other plain text', plain('no')],
     ['empty plain text', plain('')],

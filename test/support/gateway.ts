@@ -22,6 +22,7 @@ export const QUICK: OperationSettings = {
   requestDeadlineMs: 5_000,
   attemptTimeoutMs: 1_000,
   quietPeriodMs: 500,
+  recoverAfterMs: 50,
   backoffBaseMs: 5,
   backoffCapMs: 20,
   confirmAfterMs: 20,

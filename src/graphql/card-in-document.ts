@@ -1,0 +1,40 @@
+import type { ValidationRule } from 'graphql'
+import { createLRUCache } from 'graphql-yoga'
+import { ApiError } from './errors.ts'
+
+/** A card belongs into the variables. Where it is written into the document itself, two things must not keep it. */
+
+const LONG_NUMBER = /\d{13,}/
+
+/**
+ * Names that a client makes up (aliases, operations, variables, fragments) come back in answers and show in traces: one
+ * that holds a number as long as a card's is refused, without being repeated.
+ */
+export const noCardInNames: ValidationRule = (context) => ({
+  Name: (node) => {
+    if (!LONG_NUMBER.test(node.value)) return
+    context.reportError(
+      new ApiError(
+        'BAD_USER_INPUT',
+        'A name must not hold a number of 13 digits or more: names are repeated in answers.',
+        {
+          nodes: node,
+        },
+      ),
+    )
+  },
+})
+
+/** Yoga remembers parsed documents and syntax errors for an hour: not those that may hold a card. */
+export function documentCache<Value extends object>() {
+  const cache = createLRUCache<Value>({ max: DOCUMENTS_MAX })
+  return {
+    get: (document: string) => cache.get(document),
+    set: (document: string, value: Value) => {
+      if (!MAY_HOLD_CARD.test(document)) cache.set(document, value)
+    },
+  }
+}
+
+const DOCUMENTS_MAX = 1_000
+const MAY_HOLD_CARD = /cvv|\d(?:[ -]*\d){11}/i

@@ -1,0 +1,102 @@
+import type { Retry } from '../operation/problems.ts'
+import type {
+  BankCallPurpose,
+  ClientOperation,
+  Operation,
+  OperationKind,
+  PaymentState,
+  ProblemCode,
+} from '../payment/payment.ts'
+import { describedEnum } from './described-enum.ts'
+
+export const PaymentStateEnum = describedEnum<PaymentState>(
+  'PaymentState',
+  'Where a payment is in its life. An operation with an unknown outcome changes nothing here: see `operationInFlight`.',
+  {
+    PENDING: 'The bank has been or is about to be asked for an authorization; there is no answer yet.',
+    AUTHORIZED:
+      'The bank holds the amount on the card until `authorizationExpiresAt`. Nothing is charged yet.',
+    CAPTURED: 'The customer is charged.',
+    REFUNDED: 'The charge was given back in full. Final.',
+    VOIDED: 'The hold was released; nothing was charged. Final.',
+    EXPIRED: 'The hold ran out and was released; nothing was charged. Final.',
+    DECLINED: 'The bank said no; nothing is held. Final.',
+    FAILED:
+      'The authorization was never carried out at the bank; nothing is held. Pay again under a new key. Final.',
+  },
+)
+
+export const OperationKindEnum = describedEnum<OperationKind>(
+  'OperationKind',
+  "What an operation does. The first four are asked for by clients, the last two are the gateway's own.",
+  {
+    AUTHORIZE: 'Hold the amount on the card.',
+    CAPTURE: 'Charge the held amount.',
+    VOID: 'Release the hold.',
+    REFUND: 'Give a charge back.',
+    EXPIRE: 'The gateway releases a hold that ran out: the bank never does so by itself.',
+    RELEASE: 'The gateway releases a hold that no payment wants: its authorization turned up late.',
+  },
+)
+
+export const PaymentOperationEnum = describedEnum<ClientOperation>(
+  'PaymentOperation',
+  'What a client can ask for.',
+  {
+    AUTHORIZE: '`authorizePayment`: hold the amount on the card.',
+    CAPTURE: '`capturePayment`: charge the held amount.',
+    VOID: '`voidPayment`: release the hold.',
+    REFUND: '`refundPayment`: give the charge back.',
+  },
+)
+
+export const OperationStatusEnum = describedEnum<Operation['status']>(
+  'OperationStatus',
+  'Whether an operation has its final answer.',
+  {
+    UNRESOLVED: 'Under way, or its outcome at the bank is not known yet. Never to be read as failed.',
+    SUCCEEDED: 'Carried out at the bank and recorded.',
+    REFUSED: 'Not carried out, and never will be under this key; `code` says why.',
+  },
+)
+
+export const BankCallPurposeEnum = describedEnum<BankCallPurpose>(
+  'BankCallPurpose',
+  'Why the bank was called.',
+  {
+    SEND: 'To have something done: the only kind that can move money.',
+    PROBE: 'To ask, by key and with an empty body, what became of an earlier send.',
+    HEALTH: 'To hear whether the bank is well, before its answer is believed.',
+    LOOKUP: 'To read an authorization, capture or refund by its id.',
+  },
+)
+
+export const RetryEnum = describedEnum<Retry>('Retry', 'What a client should do after a problem.', {
+  SAME_KEY: 'Repeat this very request with the same idempotency key.',
+  NEW_KEY: 'It was not carried out and never will be under this key. Ask again under a new one.',
+  WAIT: 'Wait for what is under way to end, then ask again if it still applies. The key is still free.',
+  DO_NOT_RETRY: 'Repeating it gives the same answer.',
+})
+
+export const ProblemCodeEnum = describedEnum<ProblemCode>(
+  'ProblemCode',
+  'Why a request was not carried out, or, for OUTCOME_UNKNOWN, why that cannot be said yet.',
+  {
+    IDEMPOTENCY_KEY_REUSED: 'The key was used before for another request.',
+    OPERATION_IN_FLIGHT: 'Another operation on this payment is under way.',
+    PAYMENT_NOT_FOUND: 'There is no payment with this id.',
+    INVALID_TRANSITION: 'The payment is not in the state that this operation starts from.',
+    AUTHORIZATION_EXPIRED: 'The hold has run out and cannot be captured any more.',
+    AMOUNT_MISMATCH: 'The payment is not over the expected amount.',
+    ORDER_ALREADY_HAS_PAYMENT: 'The order has a payment that is pending, authorized or captured.',
+    CARD_INVALID: 'The bank does not accept the card.',
+    CVV_INVALID: 'The CVV does not belong to the card.',
+    CARD_EXPIRED: 'The card has expired.',
+    INSUFFICIENT_FUNDS: 'The card does not cover the amount.',
+    BANK_UNAVAILABLE: 'Definitely not carried out: the bank could not be reached, or did not do it.',
+    OUTCOME_UNKNOWN: 'Perhaps carried out. Never to be read as failed.',
+    BANK_REFERENCE_MISSING:
+      "The bank's own reference that the operation needs is missing or unknown to the bank.",
+    INVALID_INPUT: 'The input is not valid; nothing was stored or sent.',
+  },
+)

@@ -1,0 +1,103 @@
+import cardValidator from 'card-validator'
+import { z } from 'zod'
+import { Card } from '../payment/card.ts'
+import { uuidOfCursor, uuidOfPaymentId } from '../payment/ids.ts'
+
+/**
+ * What an input must be, and the reasons that a client is told. They are said in our words, each of them: a reason must
+ * never hold the value.
+ */
+
+const CHARACTERS_MAX = 255
+/** Control, format, private and unassigned characters, lone surrogates; separators of lines and paragraphs. */
+const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}]/u
+const BLANK_AT_END = /^\p{Z}|\p{Z}$/u
+
+export const VISIBLE_TEXT =
+  '1 to 255 visible characters (Unicode code points): no line breaks, control or zero-width characters, no blank at either end.'
+
+export const visibleText = checked((text) => {
+  if (text.length === 0) return 'must not be empty'
+  if (text.length > 2 * CHARACTERS_MAX || Array.from(text).length > CHARACTERS_MAX) {
+    return `must have at most ${CHARACTERS_MAX} characters`
+  }
+  if (INVISIBLE.test(text)) return 'must not have line breaks, control or invisible characters'
+  if (BLANK_AT_END.test(text)) return 'must not begin or end with a blank'
+  return null
+})
+
+/** A million dollars less a cent: more is a mistake, not a sale. */
+const AMOUNT_CENTS_MAX = 99_999_999
+export const AMOUNT_RANGE = `1 to ${AMOUNT_CENTS_MAX} cents ($999,999.99).`
+
+const AMOUNT_REASON = `must be 1 to ${AMOUNT_CENTS_MAX} cents`
+export const amountCents = z.number().min(1, AMOUNT_REASON).max(AMOUNT_CENTS_MAX, AMOUNT_REASON)
+
+/** Comes out as the UUID. */
+export const paymentIdText = read(uuidOfPaymentId, 'must be a payment\'s id: "pay_" and a UUID in lower case')
+/** Comes out as the UUID. */
+export const cursorText = read(
+  uuidOfCursor,
+  'must be a cursor that this API gave: endCursor, or the cursor of an edge',
+)
+
+const PAGE_MAX = 100
+export const PAGE_DEFAULT = 20
+const PAGE_REASON = `must be 1 to ${PAGE_MAX}`
+export const pageSize = z.number().min(1, PAGE_REASON).max(PAGE_MAX, PAGE_REASON)
+
+/** Blanks and dashes, as printed on cards, are taken out. */
+const cardNumber = checked((digits) => {
+  if (!/^[0-9]{13,19}$/.test(digits))
+    return 'must be 13 to 19 digits; blanks and dashes between them are ignored'
+  return passesLuhn(digits) ? null : 'is not a card number: a digit is wrong or missing (Luhn)'
+})
+
+const month = 'must be 1 to 12'
+const year = 'must be a year with four digits, 2000 to 2099'
+
+/** Comes out as a Card, so that the number goes no further in the open. */
+export const card = z
+  .object({
+    number: z
+      .string()
+      .transform((number) => number.replaceAll(/[ -]/g, ''))
+      .pipe(cardNumber),
+    cvv: checked((cvv) => (/^[0-9]{3,4}$/.test(cvv) ? null : 'must be 3 or 4 digits')),
+    expiryMonth: z.number().min(1, month).max(12, month),
+    expiryYear: z.number().min(2000, year).max(2099, year),
+  })
+  .transform((fields) => new Card({ ...fields, brand: brandOf(fields.number) }))
+
+function brandOf(number: string): string {
+  return cardValidator.number(number).card?.type ?? 'unknown'
+}
+
+/** Every second digit from the right counts double, its own digits summed; the whole is a multiple of ten. */
+function passesLuhn(digits: string): boolean {
+  const sum = digits
+    .split('')
+    .toReversed()
+    .reduce((total, digit, place) => {
+      const value = Number(digit) * (place % 2 === 0 ? 1 : 2)
+      return total + (value > 9 ? value - 9 : value)
+    }, 0)
+  return sum % 10 === 0
+}
+
+/** `reasonAgainst`: null when the text is good. */
+function checked(reasonAgainst: (text: string) => string | null) {
+  return z.string().superRefine((text, context) => {
+    const message = reasonAgainst(text)
+    if (message !== null) context.addIssue({ code: 'custom', message })
+  })
+}
+
+function read(uuidOf: (text: string) => string | null, reason: string) {
+  return z.string().transform((text, context) => {
+    const uuid = uuidOf(text)
+    if (uuid !== null) return uuid
+    context.addIssue({ code: 'custom', message: reason })
+    return z.NEVER
+  })
+}

@@ -1,0 +1,172 @@
+import { allowedOperations } from '../payment/allowed.ts'
+import type { AllowedOperation } from '../payment/allowed.ts'
+import { paymentId } from '../payment/ids.ts'
+import type { Payment, PaymentState, Transition } from '../payment/payment.ts'
+import { builder } from './builder.ts'
+import type { Context } from './context.ts'
+import { PaymentOperationEnum, PaymentStateEnum, ProblemCodeEnum } from './enums.ts'
+import { loaders } from './loaders.ts'
+import { MoneyType } from './money.ts'
+import { OperationType, PaymentType, TransitionType } from './nouns.ts'
+
+PaymentType.implement({
+  description: 'The receipt of one payment for an order, from the authorization on.',
+  fields: (t) => ({
+    id: t.id({
+      description: '`pay_` and a UUID that sorts by time.',
+      resolve: ({ id }) => paymentId(id),
+    }),
+    orderId: t.exposeString('orderId', { description: "FicMart's order." }),
+    customerId: t.exposeString('customerId', { description: "FicMart's customer." }),
+    amount: t.field({
+      type: MoneyType,
+      description: 'What is held, charged or given back; always the whole of it.',
+      resolve: ({ amountCents, currency }) => ({ cents: amountCents, currency }),
+    }),
+    card: t.field({
+      type: CardType,
+      description: 'What is kept of the card. Its number and CVV never are.',
+      resolve: (payment) => payment,
+    }),
+    state: t.expose('state', { type: PaymentStateEnum, description: 'Where it is in its life.' }),
+    version: t.exposeInt('version', { description: 'Grows by one with each transition.' }),
+    transitions: t.field({
+      type: [TransitionType],
+      description: 'Its whole history, oldest first.',
+      resolve: history,
+    }),
+    operationInFlight: t.field({
+      type: OperationType,
+      nullable: true,
+      description:
+        'The operation that is under way, or whose outcome is not known yet. While there is one, `state` says what was before it.',
+      resolve: ({ id }, _, context) => loaders(context).operationInFlight.load(id),
+    }),
+    allowedOperations: t.field({
+      type: [AllowedOperationType],
+      description:
+        'What could be asked of it now, and what stands in the way. Only the answer of the mutation counts.',
+      resolve: async (payment, _, context) => {
+        const busy = await loaders(context).operationInFlight.load(payment.id)
+        return allowedOperations(payment, busy !== null, context.gateway.clock.databaseTime() ?? new Date())
+      },
+    }),
+    operations: t.field({
+      type: [OperationType],
+      description:
+        'Everything that was asked of it, refusals included, oldest first; at most the newest hundred. With `bankCalls` it tells operators the whole story.',
+      resolve: ({ id }, _, context) => loaders(context).operations.load(id),
+    }),
+
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was first asked for.' }),
+    authorizedAt: t.field(momentOf('AUTHORIZED', 'When the authorization was recorded.')),
+    capturedAt: t.field(momentOf('CAPTURED', 'When the capture was recorded.')),
+    refundedAt: t.field(momentOf('REFUNDED', 'When the refund was recorded.')),
+    voidedAt: t.field(momentOf('VOIDED', 'When the release of the hold was recorded.')),
+    expiredAt: t.field(momentOf('EXPIRED', 'When the gateway had released the expired hold.')),
+    declinedAt: t.field(momentOf('DECLINED', 'When the bank said no.')),
+    failedAt: t.field(momentOf('FAILED', 'When it was certain that the authorization was not carried out.')),
+
+    authorizationExpiresAt: t.expose('authorizationExpiresAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'Until then the hold can be captured, by the bank; null when there never was one.',
+    }),
+    authorizationId: t.exposeString('authorizationId', {
+      nullable: true,
+      description: "The bank's id of the hold.",
+    }),
+    captureId: t.exposeString('captureId', {
+      nullable: true,
+      description:
+        "The bank's id of the charge. A captured payment without one cannot be refunded until an operator enters it.",
+    }),
+    voidId: t.exposeString('voidId', { nullable: true, description: "The bank's id of the hold's release." }),
+    refundId: t.exposeString('refundId', { nullable: true, description: "The bank's id of the refund." }),
+
+    review: t.field({
+      type: ReviewType,
+      nullable: true,
+      description: 'Set while no rule can settle something about it, so that an operator must.',
+      resolve: ({ reviewReason: reason, reviewSince: since, reviewEvidence: evidence }) =>
+        reason === null || since === null ? null : { reason, since, evidence },
+    }),
+    possibleOrphanHoldSince: t.expose('possibleOrphanHoldSince', {
+      type: 'DateTime',
+      nullable: true,
+      description:
+        'Set when the authorization failed after an attempt that may have left a hold at the bank. Never a charge; the gateway looks for it again and releases it.',
+    }),
+  }),
+})
+
+/** Never newer than the payment that it is shown with: the two are read one after the other. */
+async function history({ id, version }: Payment, _: object, context: Context): Promise<Transition[]> {
+  const transitions = await loaders(context).transitions.load(id)
+  return transitions.filter((transition) => transition.version <= version)
+}
+
+function momentOf(state: PaymentState, description: string) {
+  return {
+    type: 'DateTime' as const,
+    nullable: true as const,
+    description: `${description} Null when it never was.`,
+    resolve: async (payment: Payment, args: object, context: Context): Promise<Date | null> => {
+      const transitions = await history(payment, args, context)
+      return transitions.find(({ toState }) => toState === state)?.at ?? null
+    },
+  }
+}
+
+const CardType = builder.objectRef<Payment>('Card').implement({
+  description: 'What is kept of a card: enough to recognise it, not to use it.',
+  fields: (t) => ({
+    brand: t.exposeString('cardBrand', {
+      description: 'By its number: `visa`, `mastercard`, `american-express` and so on, or `unknown`.',
+    }),
+    last4: t.exposeString('cardLast4', { description: 'The last four digits of its number.' }),
+    expiryMonth: t.exposeInt('cardExpiryMonth', { description: '1..12' }),
+    expiryYear: t.exposeInt('cardExpiryYear', { description: 'Four digits.' }),
+  }),
+})
+
+const AllowedOperationType = builder.objectRef<AllowedOperation>('AllowedOperation').implement({
+  description: 'Whether an operation could be asked of a payment now.',
+  fields: (t) => ({
+    operation: t.expose('operation', { type: PaymentOperationEnum, description: 'The operation.' }),
+    allowed: t.boolean({
+      description: 'Nothing that is known here stands in its way.',
+      resolve: ({ blockedBy }) => blockedBy === null,
+    }),
+    blockedBy: t.expose('blockedBy', {
+      type: ProblemCodeEnum,
+      nullable: true,
+      description: 'What it would be refused with; null when it is allowed.',
+    }),
+  }),
+})
+
+const ReviewType = builder.objectRef<{ reason: string; since: Date; evidence: unknown }>('Review').implement({
+  description: 'Why an operator must look at a payment.',
+  fields: (t) => ({
+    reason: t.exposeString('reason', { description: 'What no rule can settle.' }),
+    since: t.expose('since', { type: 'DateTime', description: 'Since when.' }),
+    evidence: t.field({
+      type: [EvidenceType],
+      description: 'What is known about it; never card data.',
+      resolve: ({ evidence }) =>
+        Object.entries(Object(evidence) as object).map(([name, value]: [string, unknown]) => ({
+          name,
+          value: typeof value === 'string' ? value : JSON.stringify(value),
+        })),
+    }),
+  }),
+})
+
+const EvidenceType = builder.objectRef<{ name: string; value: string }>('Evidence').implement({
+  description: 'One thing that is known about a payment under review.',
+  fields: (t) => ({
+    name: t.exposeString('name', { description: 'What it is, for instance `amountCents`.' }),
+    value: t.exposeString('value', { description: 'As text.' }),
+  }),
+})

@@ -1,0 +1,53 @@
+import { GraphQLError } from 'graphql'
+import type { Logger } from 'pino'
+import { ApiError } from './errors.ts'
+import type { Quote } from './quoting.ts'
+
+/**
+ * Every top-level error passes here on its way out, wherever it comes from; each leaves with a code in its extensions.
+ * Ours go as they are. Those of graphql-js and yoga keep what may be quoted. All else is a fault: the client learns
+ * only that there was one, and the log where.
+ */
+export function publicError(error: GraphQLError, quote: Quote, log: Logger): GraphQLError {
+  const cause = innermost(error)
+  if (cause instanceof ApiError) return rewritten(error, cause.message, cause.extensions)
+  if (cause instanceof GraphQLError && (error.path === undefined || cause.message.startsWith('Argument "'))) {
+    const { code, http } = cause.extensions
+    return rewritten(error, quote(cause.message), {
+      code: typeof code === 'string' ? code : 'BAD_REQUEST',
+      http,
+    })
+  }
+  log.error({ fault: traceOf(cause), field: error.nodes?.map(nameOf).join('.') }, 'a request met a fault')
+  return rewritten(error, 'Unexpected error.', { code: 'INTERNAL_SERVER_ERROR', unexpected: true })
+}
+
+function innermost(error: GraphQLError): Error {
+  const { originalError } = error
+  return originalError instanceof GraphQLError ? innermost(originalError) : (originalError ?? error)
+}
+
+/** Nothing else of the original's extensions: yoga puts the text of a JSON error there, which quotes the body. */
+function rewritten(error: GraphQLError, message: string, extensions: Record<string, unknown>): GraphQLError {
+  const { nodes = null, source = null, positions = null, path = null } = error
+  return new GraphQLError(message, { nodes, source, positions, path, extensions })
+}
+
+/** Where it happened, without what: an error's message, even Postgres's, may quote an input. */
+function traceOf(error: Error): Record<string, unknown> {
+  const code = 'code' in error ? error.code : undefined
+  const constraint = 'constraint_name' in error ? error.constraint_name : undefined
+  const frames = error.stack?.split('\n').filter((line) => line.startsWith('    at '))
+  const message = error.message.replaceAll(/(["'`]).*\1/gs, '…').replaceAll(/\d/g, '#')
+  return {
+    type: error.name,
+    code,
+    constraint,
+    ...(code === undefined && { message }),
+    at: frames?.join('\n'),
+  }
+}
+
+function nameOf(node: { kind: string }): string {
+  return 'name' in node ? String(Object(node.name).value) : node.kind
+}

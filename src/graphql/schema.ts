@@ -1,0 +1,10 @@
+import './bank-call.ts'
+import './mutations.ts'
+import './operation.ts'
+import './payment.ts'
+import './queries.ts'
+import './scalars.ts'
+import './transition.ts'
+import { builder } from './builder.ts'
+
+export const schema = builder.toSchema()

@@ -1,0 +1,50 @@
+import { coerceInputValue, getOperationAST, isInputType, isNonNullType, typeFromAST } from 'graphql'
+import type { DocumentNode, GraphQLSchema, VariableDefinitionNode } from 'graphql'
+import { ApiError } from './errors.ts'
+import type { Quote } from './quoting.ts'
+
+/**
+ * What is wrong with the variables, by path and reason. It is asked before graphql-js is, whose own message repeats the
+ * whole variable: card number, CVV and all.
+ */
+export function variableErrors(
+  schema: GraphQLSchema,
+  document: DocumentNode,
+  request: { operationName: string | null | undefined; variables: unknown },
+  quote: Quote,
+): ApiError[] {
+  const given = new Map(Object.entries(Object(request.variables) as object))
+  const definitions = getOperationAST(document, request.operationName)?.variableDefinitions ?? []
+  return definitions.flatMap((definition) => errorsIn(schema, definition, given, quote)).slice(0, ERRORS_MAX)
+}
+
+const ERRORS_MAX = 20
+
+function errorsIn(
+  schema: GraphQLSchema,
+  definition: VariableDefinitionNode,
+  given: ReadonlyMap<string, unknown>,
+  quote: Quote,
+): ApiError[] {
+  const name = definition.variable.name.value
+  const type = typeFromAST(schema, definition.type)
+  if (!isInputType(type)) return []
+  const errors: ApiError[] = []
+  const complain = (path: readonly (string | number)[], reason: string) => {
+    if (errors.length === ERRORS_MAX) return
+    const place = [quote(`$${name}`), ...path].join('.')
+    errors.push(new ApiError('BAD_USER_INPUT', `${place}: ${reason}`, { nodes: definition }))
+  }
+
+  const value = given.get(name)
+  if (value === undefined) {
+    if (isNonNullType(type) && definition.defaultValue === undefined)
+      complain([], `Expected ${type.toString()}, got nothing.`)
+  } else {
+    coerceInputValue(value, type, (path, _, error) => {
+      const reason = error instanceof ApiError ? error.message : quote(error.message)
+      complain(path, reason)
+    })
+  }
+  return errors
+}

@@ -1,0 +1,60 @@
+import type { ShipmentPayment } from './reads.ts'
+
+/** In the order of what to tell first when no payment lets the goods leave. */
+export const SHIPMENT_REASONS = [
+  'CAPTURED',
+  'AUTHORIZED',
+  'OPERATION_IN_FLIGHT',
+  'UNDER_REVIEW',
+  'PENDING',
+  'AMOUNT_DIFFERS',
+  'AUTHORIZATION_EXPIRED',
+  'REFUNDED',
+  'VOIDED',
+  'DECLINED',
+  'FAILED',
+  'NO_PAYMENT',
+] as const
+export type ShipmentReason = (typeof SHIPMENT_REASONS)[number]
+
+export type ShipmentVerdict = { about: ShipmentPayment; reason: ShipmentReason; mayShip: boolean }
+
+/**
+ * May the goods of an order leave? Yes for a payment of exactly that amount that is captured, or authorized, unexpired
+ * and with nothing under way. Several payments are each looked at, never summed.
+ */
+export function shipmentCheck(payments: readonly ShipmentPayment[], amountCents: number) {
+  const verdicts = payments.map((about): ShipmentVerdict => {
+    const reason = reasonOf(about, amountCents)
+    return { about, reason, mayShip: reason === 'CAPTURED' || reason === 'AUTHORIZED' }
+  })
+  const rank = ({ reason }: ShipmentVerdict) => SHIPMENT_REASONS.indexOf(reason)
+  const best = verdicts.toSorted((one, other) => rank(one) - rank(other))[0] ?? null
+  return { best, verdicts }
+}
+
+function reasonOf(
+  { payment, operationInFlight, holdsNow }: ShipmentPayment,
+  amountCents: number,
+): ShipmentReason {
+  const { state } = payment
+  switch (state) {
+    case 'PENDING':
+    case 'REFUNDED':
+    case 'VOIDED':
+    case 'DECLINED':
+    case 'FAILED':
+      return state
+    case 'EXPIRED':
+      return 'AUTHORIZATION_EXPIRED'
+    case 'AUTHORIZED':
+    case 'CAPTURED':
+      if (payment.amountCents !== amountCents) return 'AMOUNT_DIFFERS'
+      // A capture or void may have been carried out already, and so may a refund.
+      if (operationInFlight !== null) return 'OPERATION_IN_FLIGHT'
+      // The state may not be what the bank has. One review is harmless here: captured for sure, the id unknown.
+      if (payment.reviewReason !== null && !(state === 'CAPTURED' && payment.captureId === null))
+        return 'UNDER_REVIEW'
+      return state === 'AUTHORIZED' && !holdsNow ? 'AUTHORIZATION_EXPIRED' : state
+  }
+}
