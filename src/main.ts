@@ -127,7 +127,13 @@ async function startWhatIsMissing(
     await server.createDatabase('bank')
     const { startSimulator } = await import('./simulator/simulator.ts')
     const { port, ...settings } = config.simulator
-    const simulator = await startSimulator({ databaseUrl: server.url('bank'), port, settings })
+    const simulator = await startSimulator({ databaseUrl: server.url('bank'), port, settings }).catch(
+      (error: unknown) => {
+        throw new StartRefused(
+          `The simulated bank cannot listen on port ${port} (${String(Object(error).code)}). Stop what listens there, or choose another with SIMULATOR_PORT.`,
+        )
+      },
+    )
     stops.push(() => simulator.close())
     bankUrl = simulator.url
   }

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -10,13 +11,8 @@ export async function listen(server: Server, host: string, port: number): Promis
   const deadline = performance.now() + PORT_WAIT_MS
   for (;;) {
     try {
-      await new Promise<void>((done, fail) => {
-        server.once('error', fail)
-        server.listen(port, host, () => {
-          server.off('error', fail)
-          done()
-        })
-      })
+      server.listen(port, host)
+      await once(server, 'listening')
       return (server.address() as AddressInfo).port
     } catch (error) {
       const code = (error as NodeJS.ErrnoException).code
@@ -36,7 +32,8 @@ const PORT_WAIT_MS = 3_000
 const PORT_POLL_MS = 100
 
 /**
- * Resolves with the reason to stop: a signal, or that `npm start` was killed and left us behind, holding its port.
+ * Resolves with the reason to stop: a signal, or that the npm that started us was killed and left us behind, holding
+ * the port.
  * A second signal ends the process at once.
  */
 export async function stopRequested(): Promise<string> {
@@ -53,7 +50,7 @@ export async function stopRequested(): Promise<string> {
       })
     }
     const watch = setInterval(() => {
-      if (process.env['npm_lifecycle_event'] === 'start' && process.ppid !== parent) stop('npm start is gone')
+      if (process.env['npm_lifecycle_event'] !== undefined && process.ppid !== parent) stop('npm is gone')
     }, PARENT_POLL_MS)
   })
 }

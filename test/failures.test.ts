@@ -247,7 +247,7 @@ describe('when somebody is gone', () => {
     const leaving = startTestGateway({
       databaseUrl: database.url,
       bankUrl: bank.url,
-      settings: { requestDeadlineMs: 50 },
+      settings: { requestDeadlineMs: 250 },
     })
     const told = await leaving.client.authorize(input)
     await gate.arrived

@@ -156,7 +156,7 @@ describe('several requests for one payment or order', () => {
   it('an order may be paid again once its payment is over', async () => {
     const { id } = await authorized(one.client, { orderId: order })
     succeeded(await one.client.void({ paymentId: id }))
-    await authorized(one.client, { orderId: order })
+    expect((await authorized(one.client, { orderId: order })).state).toBe('AUTHORIZED')
   })
 
   it('a void that waited behind a slow capture and was told OPERATION_IN_FLIGHT never runs', async () => {
@@ -173,6 +173,8 @@ describe('several requests for one payment or order', () => {
       settings: { requestDeadlineMs: 300 },
     })
     const { id } = await authorized(patient.client)
+    const voidsSent = () => bank.received.filter((line) => line.path.endsWith('/voids')).length
+    const sentBefore = voidsSent()
     const gate = bank.faults.hold('before', { endpoint: 'captures', method: 'POST' })
     const slow = patient.client.capture({ paymentId: id })
     await gate.arrived
@@ -185,12 +187,7 @@ describe('several requests for one payment or order', () => {
     expect(elsewhere).toMatchObject({ code: 'OPERATION_IN_FLIGHT', retry: 'WAIT' })
     expect(samePlace).toMatchObject({ code: 'OPERATION_IN_FLIGHT', retry: 'WAIT' })
     expect(succeeded(await slow).payment.state).toBe('CAPTURED')
-    expect(
-      await bank
-        .transactions('VOID')
-        .then((rows) => rows.filter((row) => row.amount_cents === 4_999 && row.id === id)),
-    ).toEqual([])
-    expect(bank.received.filter((line) => line.path.endsWith('/voids') && line.status === null)).toEqual([])
+    expect(voidsSent()).toBe(sentBefore)
     expect(await hasty.client.void({ paymentId: id, idempotencyKey })).toMatchObject({
       code: 'INVALID_TRANSITION',
     })

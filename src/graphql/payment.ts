@@ -155,10 +155,12 @@ const ReviewType = builder.objectRef<{ reason: string; since: Date; evidence: un
       type: [EvidenceType],
       description: 'What is known about it; never card data.',
       resolve: ({ evidence }) =>
-        Object.entries(Object(evidence) as object).map(([name, value]: [string, unknown]) => ({
-          name,
-          value: typeof value === 'string' ? value : JSON.stringify(value),
-        })),
+        Object.entries(Object(evidence) as Record<string, unknown>)
+          .toSorted()
+          .map(([name, value]) => ({
+            name,
+            value: typeof value === 'string' ? value : JSON.stringify(value),
+          })),
     }),
   }),
 })

@@ -46,7 +46,7 @@ export async function claimInTurn(
   }
   const answered = (problem: Problem) => ({ result: refused(problem) })
 
-  while (!waiting.isOver && gateway.clock.monotonicMs() < waiting.deadlineMs) {
+  while (!waiting.isOver && gateway.clock.monotonicMs() + CLAIM_MS < waiting.deadlineMs) {
     waiting.answer = problem('OUTCOME_UNKNOWN')
     const askedAtMs = gateway.clock.monotonicMs()
     let row: Awaited<ReturnType<typeof claim>>
@@ -90,6 +90,8 @@ export async function claimInTurn(
   return answered(waiting.answer)
 }
 
+/** What a claim may take: one that could not be answered in time is not begun, so that "in flight" is certain. */
+const CLAIM_MS = 50
 const DATABASE_RETRY_MS = 1_000
 const IN_REVIEW =
   'What the bank has done cannot be told by rule; an operator is looking at it. Do not treat it as failed. Repeat this request with the same key later to learn the outcome.'

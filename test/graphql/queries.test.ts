@@ -113,7 +113,7 @@ describe('payment', () => {
 
   it('shows its review with the evidence', async () => {
     const payment = await authorized(client)
-    const evidence = { amountCents: 1, currency: 'EUR', nested: { a: null } }
+    const evidence = { nested: { a: null }, currency: 'EUR', amountCents: 1 }
     await sql`update payments set review_reason = 'odd', review_since = now(), review_evidence = ${sql.json(evidence)}
               where id = ${uuidOf(payment)}`
     expect(

@@ -1,0 +1,227 @@
+import { createHash, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer as createHttpServer } from 'node:http'
+import { connect as openSocket } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { parse, validate } from 'graphql'
+import { afterAll, describe, expect, it } from 'vitest'
+import { connect } from '../../src/db/connection.ts'
+import { apiKeys } from '../../src/graphql/access.ts'
+import { graphiqlOptions } from '../../src/graphql/graphiql.ts'
+import { schema } from '../../src/graphql/schema.ts'
+import { createServer } from '../../src/graphql/server.ts'
+import { startTestBank } from '../support/bank.ts'
+import { authorized, client, TEST_CARD } from '../support/client.ts'
+import { testDatabase } from '../support/database.ts'
+import { startTestGateway } from '../support/gateway.ts'
+
+/** The API over HTTP: who may ask, how much, by which method, and what else the server answers. */
+
+const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
+const { gateway } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
+const server = createServer(gateway, { clientOf: () => 'ficmart', graphiql: true })
+const http = createHttpServer(server).listen(0, '127.0.0.1')
+await once(http, 'listening')
+afterAll(() => {
+  http.closeAllConnections()
+  http.close()
+})
+const { port } = http.address() as AddressInfo
+const url = `http://127.0.0.1:${port}`
+
+const post = (body: string, headers: Record<string, string> = {}) =>
+  fetch(`${url}/graphql`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body,
+  })
+
+describe('a request', () => {
+  it('is answered over a real connection', async () => {
+    const payment = await authorized(client(`${url}/graphql`))
+    expect(payment.state).toBe('AUTHORIZED')
+  })
+
+  it('of a client that hangs up is carried out all the same', async () => {
+    const idempotencyKey = randomUUID()
+    const gate = bank.faults.hold('before', { endpoint: 'authorizations' })
+    const body = JSON.stringify({
+      query: 'mutation ($input: AuthorizePaymentInput!) { authorizePayment(input: $input) { __typename } }',
+      variables: {
+        input: { idempotencyKey, orderId: randomUUID(), customerId: '1', amountCents: 100, card: TEST_CARD },
+      },
+    })
+    const socket = openSocket(port, '127.0.0.1')
+    socket.write(
+      `POST /graphql HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    )
+    await gate.arrived
+    socket.destroy()
+    await once(socket, 'close')
+    gate.open()
+    const again = await client(`${url}/graphql`).query(
+      'mutation ($input: AuthorizePaymentInput!) { authorizePayment(input: $input) { ... on PaymentSuccess { payment { state } } } }',
+      (JSON.parse(body) as { variables: Record<string, unknown> }).variables,
+    )
+    expect(again).toEqual({ authorizePayment: { payment: { state: 'AUTHORIZED' } } })
+    expect(await bank.transactions('AUTHORIZATION')).toHaveLength(2)
+  })
+
+  it('of more than 100 kB is refused', async () => {
+    const response = await post(
+      JSON.stringify({ query: '{ __typename }', variables: { a: 'x'.repeat(100_000) } }),
+    )
+    expect(response.status).toBe(413)
+    expect(await response.json()).toEqual({
+      errors: [{ message: 'Request body too large', extensions: { code: 'REQUEST_ENTITY_TOO_LARGE' } }],
+    })
+  })
+
+  it.each([
+    ['a batch', '[{"query":"{ __typename }"}]', 400],
+    ['no JSON', '{"query"', 400],
+    ['no document', '{}', 200],
+    ['a mistake', '{"query":"{ nothing }"}', 200],
+  ])('with %s is refused, with a code', async (_, body, status) => {
+    const response = await post(body, { accept: 'application/json' })
+    expect(await response.json()).toMatchObject({
+      errors: [
+        {
+          message: expect.stringMatching(/\w/) as string,
+          extensions: { code: expect.any(String) as string },
+        },
+      ],
+    })
+    expect(response.status).toBe(status)
+  })
+
+  it('that changes something must be a POST', async () => {
+    const query = encodeURIComponent(
+      'mutation { voidPayment(input: { idempotencyKey: "1", paymentId: "1" }) { __typename } }',
+    )
+    const response = await fetch(`${url}/graphql?query=${query}`)
+    expect(response.status).toBe(405)
+    expect((await fetch(`${url}/graphql?query={__typename}`)).status).toBe(200)
+  })
+
+  it('from another site is told nothing of CORS', async () => {
+    const response = await post('{"query":"{ __typename }"}', { origin: 'https://elsewhere.example' })
+    expect(response.headers.get('access-control-allow-origin')).toBeNull()
+  })
+
+  it('to another path is 404', async () => {
+    expect((await fetch(`${url}/`, { headers: { accept: 'text/html' } })).status).toBe(404)
+  })
+})
+
+describe('who asks', () => {
+  const key = randomUUID()
+  const sha256 = createHash('sha256').update(key).digest('hex')
+  const other = createHash('sha256').update('another key').digest('hex')
+  const clientOf = apiKeys([`shop:eu:${sha256}`, `ops:${other}`])
+  const guarded = createServer(gateway, { clientOf, graphiql: false })
+  const ask = (authorization?: string) =>
+    guarded.fetch('http://gateway/graphql', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...(authorization !== undefined && { authorization }) },
+      body: '{"query":"{ __typename }"}',
+    })
+
+  it.each([
+    undefined,
+    '',
+    'Bearer',
+    'Bearer wrong',
+    `Basic ${key}`,
+    key,
+    `Bearer ${sha256}`,
+    `Bearer ${key} ${key}`,
+  ])('is not known by %j', async (authorization) => {
+    const response = await ask(authorization)
+    expect(response.status).toBe(401)
+    expect(response.headers.get('www-authenticate')).toBe('Bearer')
+    expect(await response.json()).toEqual({
+      errors: [
+        {
+          message: 'Send a valid API key: Authorization: Bearer <key>.',
+          extensions: { code: 'UNAUTHENTICATED' },
+        },
+      ],
+    })
+  })
+
+  it('is known by an API key, under the name that goes with it', async () => {
+    expect(await (await ask(`Bearer ${key}`)).json()).toEqual({ data: { __typename: 'Query' } })
+    const named = (authorization: string) =>
+      clientOf(new Request('http://gateway', { headers: { authorization } }))
+    expect(named(`Bearer ${key}`)).toBe('shop:eu')
+    expect(named('bearer another key')).toBeNull()
+    expect(clientOf(new Request('http://gateway'))).toBeNull()
+  })
+
+  it('is dev where no keys are configured, and never the gateway itself', () => {
+    expect(apiKeys([])(new Request('http://gateway'))).toBe('dev')
+    expect(() => apiKeys([`gateway:${sha256}`])).toThrow('API_KEYS')
+  })
+})
+
+describe('health', () => {
+  it('live and ready are 200 while all is well', async () => {
+    expect((await fetch(`${url}/health/live`)).status).toBe(200)
+    expect((await fetch(`${url}/health/ready`)).status).toBe(200)
+  })
+
+  it('ready is 503 without the database, and while the gateway stops; live is 200', async () => {
+    const nowhere = connect('postgres://127.0.0.1:1/none', { connectionsMax: 1, statementTimeoutMs: 100 })
+    const noDatabase = createServer({ ...gateway, sql: nowhere }, { clientOf: () => 'dev', graphiql: false })
+    const draining = createServer(
+      { ...gateway, inFlight: { ...gateway.inFlight, draining: true } },
+      { clientOf: () => 'dev', graphiql: false },
+    )
+    for (const one of [noDatabase, draining]) {
+      const ready = await one.fetch('http://gateway/health/ready')
+      expect([ready.status, await ready.text()]).toEqual([503, ''])
+      expect((await one.fetch('http://gateway/health/live')).status).toBe(200)
+    }
+    await nowhere.end({ timeout: 1 })
+  })
+})
+
+describe('GraphiQL', () => {
+  it('is one page that loads nothing from elsewhere', async () => {
+    const response = await fetch(`${url}/graphql`, { headers: { accept: 'text/html' } })
+    const page = await response.text()
+    expect(response.headers.get('content-security-policy')).toMatch(/^default-src 'self' data: blob: /)
+    expect(page).toContain('<title>FicMart payment gateway</title>')
+    // No tag of the page itself names another place; its scripts are in it.
+    const [head = ''] = page.split('<style>')
+    expect(head).not.toMatch(/https?:/)
+    expect(page).not.toMatch(/<(script|link|img|iframe)\b[^>]*\b(src|href)="(https?:)?\/\//)
+    expect(page).not.toMatch(/\bimport\(["'`]https?:|importScripts\(["'`]https?:|@import ["'(]*https?:/)
+    expect(page).toContain('try-authorize-')
+  })
+
+  it('has tabs that are valid, with new keys each time', () => {
+    const [one, two] = [graphiqlOptions(), graphiqlOptions()].map(({ defaultTabs = [] }) =>
+      defaultTabs.map(({ query }) => query ?? ''),
+    )
+    expect(one).toHaveLength(6)
+    expect(one?.[0]).not.toBe(two?.[0])
+    for (const query of one ?? []) {
+      expect(validate(schema, parse(query))).toEqual([])
+      expect(query).not.toContain('</')
+    }
+  })
+
+  it('runs its first tab', async () => {
+    const [first] = graphiqlOptions().defaultTabs ?? []
+    const data = await client(`${url}/graphql`).query<Record<string, unknown>>(first?.query ?? '')
+    expect(data).toMatchObject({ authorizePayment: { payment: { state: 'AUTHORIZED' } } })
+  })
+
+  it('is not there when it is not wanted', async () => {
+    const plain = createServer(gateway, { clientOf: () => 'dev', graphiql: false })
+    const response = await plain.fetch('http://gateway/graphql', { headers: { accept: 'text/html' } })
+    expect(await response.text()).not.toContain('GraphiQL')
+  })
+})

@@ -1,0 +1,70 @@
+import { readFile } from 'node:fs/promises'
+import {
+  getIntrospectionQuery,
+  graphqlSync,
+  isEnumType,
+  isInputObjectType,
+  isInterfaceType,
+  isIntrospectionType,
+  isObjectType,
+  isSpecifiedScalarType,
+} from 'graphql'
+import { expect, it } from 'vitest'
+import { changesToHeed, SCHEMA_FILE, schemaText } from '../src/graphql/schema-text.ts'
+import { schema } from '../src/graphql/schema.ts'
+
+it('schema.graphql is what the code says', async () => {
+  const committed = await readFile(SCHEMA_FILE, 'utf8')
+  const current = schemaText()
+  if (committed === current) return
+  const changes = await changesToHeed(committed, current)
+  expect.fail(['schema.graphql is stale: run `npm run schema`. Changes to heed:', ...changes].join('\n'))
+})
+
+it('what breaks clients, or may surprise them, is told by name', async () => {
+  const before = schemaText()
+  const after = before
+    .replace('  fromState: PaymentState\n', '  from: PaymentState\n')
+    .replace('allowAnotherForOrder: Boolean = false', 'allowAnotherForOrder: Boolean!')
+    .replace('enum Retry {', 'enum Retry {\n  NEVER')
+    .replace('union VoidPaymentResult = ', 'union VoidPaymentResult = Money | ')
+  expect(await changesToHeed(before, before)).toEqual([])
+  expect(await changesToHeed(before, after)).toMatchInlineSnapshot(`
+    [
+      "BREAKING  AuthorizePaymentInput.allowAnotherForOrder  Input field 'AuthorizePaymentInput.allowAnotherForOrder' changed type from 'Boolean' to 'Boolean!'",
+      "BREAKING  Transition.fromState  Field 'fromState' was removed from object type 'Transition'",
+      "DANGEROUS  AuthorizePaymentInput.allowAnotherForOrder  Input field 'AuthorizePaymentInput.allowAnotherForOrder' default value changed from 'false' to 'undefined'",
+      "DANGEROUS  Retry.NEVER  Enum value 'NEVER' was added to enum 'Retry'",
+      "DANGEROUS  VoidPaymentResult  Member 'Money' was added to Union type 'VoidPaymentResult'",
+    ]
+  `)
+})
+
+it('everything in it is described', () => {
+  const silent: string[] = []
+  const look = (name: string, { description }: { description?: string | null | undefined }) => {
+    if (description === null || description === undefined || description === '') silent.push(name)
+  }
+  for (const type of Object.values(schema.getTypeMap())) {
+    if (isIntrospectionType(type) || isSpecifiedScalarType(type)) continue
+    look(type.name, type)
+    if (isEnumType(type)) for (const value of type.getValues()) look(`${type.name}.${value.name}`, value)
+    if (isInputObjectType(type)) {
+      for (const field of Object.values(type.getFields())) look(`${type.name}.${field.name}`, field)
+    }
+    if (isObjectType(type) || isInterfaceType(type)) {
+      for (const field of Object.values(type.getFields())) {
+        look(`${type.name}.${field.name}`, field)
+        for (const argument of field.args) look(`${type.name}.${field.name}(${argument.name})`, argument)
+      }
+    }
+  }
+  expect(silent).toEqual([])
+})
+
+it('can be introspected', () => {
+  expect(
+    graphqlSync({ schema, source: getIntrospectionQuery({ inputValueDeprecation: true, oneOf: true }) })
+      .errors,
+  ).toBeUndefined()
+})
