@@ -85,7 +85,12 @@ begin
         refusal := 'AMOUNT_MISMATCH';
         detail := jsonb_build_object('expectedAmountCents', wanted -> 'expectedAmountCents',
                                      'actualAmountCents', pay.amount_cents);
-      elsif request ->> 'kind' <> 'RELEASE' then
+      elsif request ->> 'kind' = 'RELEASE' then
+        perform from stray_holds s where s.authorization_id = wanted ->> 'authorizationId' and s.payment_id = pay.id;
+        if not found then
+          refusal := 'PAYMENT_NOT_FOUND';
+        end if;
+      else
         select * into blocker from operations o
         where o.payment_id = pay.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE';
         if found then

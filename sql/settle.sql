@@ -3,14 +3,14 @@
 -- A FACT (the bank has done it) is accepted from any attempt while the operation is unresolved, whoever brings it.
 -- A VERDICT (it did not happen) needs the current claim. LEAVE says that this run ends without knowing; REVIEW that
 -- only an operator can settle it. An authorization that comes when its operation was resolved without it is a stray
--- hold.
+-- hold. An id that comes late, after "done, id unknown", is kept.
 --
 -- items: [{ operationId, paymentId, orderId | null, token, calls, ambiguous, leaseMs, move: { from, to }, conclusion }]
 -- ambiguous: of the exchange that just ended; earlier ones were written when the next was claimed.
 -- conclusion: { is: 'FACT', bankId | null, bankAt | null, expiresAt | null }
 --           | { is: 'VERDICT', code, to: payment state | null, orphan: boolean }
 --           | { is: 'LEAVE', retryInMs }
---           | { is: 'REVIEW' }
+--           | { is: 'REVIEW', isFact }: that the bank did something else is a fact; anything else needs the current claim
 --   each may carry review: { reason, evidence }.
 -- answer: SETTLED (now or before), STRAY, LEFT, or TAKEN (another holds the claim that a verdict needs).
 create or replace function settle(items jsonb, at_time timestamptz default null)
@@ -71,7 +71,14 @@ begin
         where p.id = pay.id and p.possible_orphan_hold_since is not null;
       else
         answer := 'SETTLED';
-        if op.status = 'REFUSED' then
+        if op.status = 'SUCCEEDED' and op.kind <> 'AUTHORIZE' then
+          update payments p set
+            capture_id = case when op.kind = 'CAPTURE' then coalesce(p.capture_id, conclusion ->> 'bankId') else p.capture_id end,
+            void_id = case when op.kind in ('VOID', 'EXPIRE') then coalesce(p.void_id, conclusion ->> 'bankId') else p.void_id end,
+            refund_id = case when op.kind = 'REFUND' then coalesce(p.refund_id, conclusion ->> 'bankId') else p.refund_id end
+          where p.id = pay.id and conclusion ->> 'bankId' is not null;
+        elsif op.status = 'REFUSED'
+              and not exists (select from stray_holds s where s.authorization_id = conclusion ->> 'bankId') then
           review := jsonb_build_object('reason', 'The bank has carried out an operation that was answered as refused',
                                        'evidence', conclusion || jsonb_build_object('kind', op.kind, 'code', op.code));
         end if;
@@ -88,6 +95,12 @@ begin
           leased_until = null,
           transition_version = case when to_state is not null then pay.version + 1 end
         where o.id = op.id;
+      end if;
+
+    elsif op.status = 'UNRESOLVED' and op.attempt_token <> (request ->> 'token')::uuid then
+      answer := 'TAKEN';
+      if not coalesce((conclusion ->> 'isFact')::boolean, false) then
+        review := null;
       end if;
 
     else
@@ -130,10 +143,16 @@ begin
     end if;
 
     if review is not null then
-      update payments p set review_reason = review ->> 'reason', review_evidence = review -> 'evidence',
-        review_since = moment
-      where p.id = pay.id and p.review_reason is null;
-      update operations o set leased_until = null where o.id = op.id and o.status = 'UNRESOLVED';
+      -- The first reason stands; every piece of evidence is kept, once.
+      review := jsonb_build_array(review || jsonb_build_object('operation', 'op_' || op.id));
+      update payments p set
+        review_reason = coalesce(p.review_reason, review #>> '{0,reason}'),
+        review_since = coalesce(p.review_since, moment),
+        review_evidence = coalesce(p.review_evidence, '[]') || review
+      where p.id = pay.id and not coalesce(p.review_evidence, '[]') @> review;
+      if answer <> 'TAKEN' then
+        update operations o set leased_until = null where o.id = op.id and o.status = 'UNRESOLVED';
+      end if;
     end if;
 
     operation := (select to_jsonb(o) from operations o where o.id = op.id);

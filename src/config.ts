@@ -21,6 +21,7 @@ export type Config = {
   apiKeys: string[]
   logLevel: string
   dataFolder: string
+  sweepEveryMs: number
   operation: OperationSettings
   simulator: {
     port: number
@@ -70,6 +71,7 @@ const environment = z.object({
         z.string().regex(/^[^:\s]+:[0-9a-f]{64}$/, 'must be client:sha256-in-hex, separated by commas'),
       ),
     ),
+  SWEEP_EVERY_MS: positive(3_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DATA_FOLDER: z.string().default('.data'),
   // The bank's own variables, for the simulator.
@@ -112,6 +114,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     apiKeys: e.API_KEYS,
     logLevel: e.LOG_LEVEL,
     dataFolder: e.DATA_FOLDER,
+    sweepEveryMs: e.SWEEP_EVERY_MS,
     operation: {
       ...OPERATION_DEFAULTS,
       requestDeadlineMs: e.REQUEST_DEADLINE_MS,

@@ -14,6 +14,7 @@ import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
+import { startSweeper } from './recovery/sweep.ts'
 import { welcome } from './welcome.ts'
 
 /**
@@ -81,13 +82,16 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     settings: config.operation,
     inFlight: createInFlight(),
   }
-  const http = createHttpServer(
-    createServer(gateway, { clientOf: apiKeys(config.apiKeys), graphiql: !config.production }),
-  )
+  const yoga = createServer(gateway, { clientOf: apiKeys(config.apiKeys), graphiql: !config.production })
+  const http = createHttpServer((request, response) => void yoga(request, response))
   const port = await listen(http, config.host, config.port)
+  const sweeper = startSweeper(gateway, config.sweepEveryMs)
   stops.push(async () => {
     gateway.inFlight.draining = true
-    await drained(gateway.inFlight)
+    await Promise.race([
+      Promise.all([drained(gateway.inFlight), sweeper.stop()]),
+      systemClock.sleep(DRAIN_MS),
+    ])
     // Answers that are being written get out; idle keep-alive connections are not waited for.
     const closed = new Promise((done) => http.close(done))
     http.closeIdleConnections()
@@ -104,6 +108,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   }
 }
 
+/** One attempt at the bank, and settling it. */
+const DRAIN_MS = 23_000
 const LAST_ANSWERS_MS = 1_000
 
 /** An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. */

@@ -193,6 +193,35 @@ describe('several requests for one payment or order', () => {
     })
   })
 
+  it('a replay does not queue behind another operation that is slow', async () => {
+    const { id } = await authorized(here.client)
+    const capture = { paymentId: id, idempotencyKey: randomUUID() }
+    const first = succeeded(await here.client.capture(capture))
+    const gate = bank.faults.hold('before', { endpoint: 'refunds', method: 'POST' })
+    const slow = here.client.refund({ paymentId: id })
+    await gate.arrived
+    const again = await here.client.capture(capture)
+    gate.open()
+    expect(succeeded(again)).toMatchObject({ replayed: true, transition: first.transition })
+    succeeded(await slow)
+  })
+
+  it('a gateway that is stopping sends nothing more, and says that nothing was done', async () => {
+    const stopping = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url, clientName: 'dev' })
+    const { id } = await authorized(here.client)
+    const gate = bank.faults.hold('before', { endpoint: 'captures', method: 'POST' })
+    const elsewhere = here.client.capture({ paymentId: id })
+    await gate.arrived
+    const asked = bank.received.length
+    const waiting = stopping.client.refund({ paymentId: id })
+    stopping.gateway.inFlight.draining = true
+    gate.open()
+    succeeded(await elsewhere)
+    expect(['BANK_UNAVAILABLE', 'OPERATION_IN_FLIGHT']).toContain((await waiting).code)
+    expect(await stopping.client.authorize()).toMatchObject({ code: 'BANK_UNAVAILABLE', retry: 'SAME_KEY' })
+    expect(bank.received.slice(asked).filter((line) => line.path.endsWith('/refunds'))).toEqual([])
+  })
+
   it('a refused request that comes again later, when it would be allowed, is refused again', async () => {
     const { id } = await authorized(one.client)
     const refund = { paymentId: id, idempotencyKey: randomUUID() }

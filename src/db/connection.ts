@@ -13,9 +13,12 @@ export function connect(
     max: options.connectionsMax,
     connect_timeout: CONNECT_TIMEOUT_S,
     idle_timeout: IDLE_TIMEOUT_S,
+    backoff: (tries) => Math.min(RECONNECT_MAX_S, 0.05 * 2 ** tries),
+    // Its look-up of array types is awaited by nobody: a server that dies under it would end this process.
+    fetch_types: false,
     onnotice: () => {},
     transform: { column: { from: postgres.toCamel } },
-    types: { bigint: { to: 20, from: [20], serialize: String, parse: Number } },
+    types: { bigint: { to: 20, from: [20], serialize: String, parse: Number }, ...ARRAYS },
     connection: {
       application_name: 'ficmart-gateway',
       TimeZone: 'UTC',
@@ -27,3 +30,15 @@ export function connect(
 const CONNECT_TIMEOUT_S = 5
 /** Shorter than what firewalls and proxies commonly drop silently. */
 const IDLE_TIMEOUT_S = 60
+/** The driver's own is 20 s; a database that is back must serve again within seconds. */
+const RECONNECT_MAX_S = 1
+
+/** uuid[] and text[] as parameters. Every element is quoted, so that no text can end the array. */
+const arrayParameter = (oid: number) => ({
+  to: oid,
+  from: [],
+  serialize: (values: readonly string[]) =>
+    `{${values.map((value) => `"${value.replaceAll(/["\\]/g, '\\$&')}"`).join(',')}}`,
+  parse: (text: string) => text,
+})
+const ARRAYS = { uuidArray: arrayParameter(2951), textArray: arrayParameter(1009) }

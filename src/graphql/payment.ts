@@ -156,7 +156,7 @@ const ReviewType = builder.objectRef<{ reason: string; since: Date; evidence: un
       description: 'What is known about it; never card data.',
       resolve: ({ evidence }) =>
         Object.entries(Object(evidence) as Record<string, unknown>)
-          .toSorted()
+          .toSorted(([one], [other]) => (one < other ? -1 : 1))
           .map(([name, value]) => ({
             name,
             value: typeof value === 'string' ? value : JSON.stringify(value),

@@ -22,11 +22,11 @@ const SENTENCES = `
   Maximum introspection depth exceeded limit reached Too many errors processing variables Execution Must provide name
   query string multiple operations contains Could determine what operation execute Can perform mutation from POST request
   body sent JSON is be received param given params parameter Unexpected Content Length header Request too large Batching
-  Schema configured subscription false true null QUERY MUTATION FIELD FRAGMENT_DEFINITION FRAGMENT_SPREAD INLINE_FRAGMENT
+  Use Value Validation validation errors Schema configured subscription supports GET requests false true null QUERY MUTATION FIELD FRAGMENT_DEFINITION FRAGMENT_SPREAD INLINE_FRAGMENT
   VARIABLE_DEFINITION`
 
 const WORDS = new Set(SENTENCES.match(/\w+/g))
-const HARMLESS = /[\s"'.,:;!?()[\]{}$@&=|-]/
+const HARMLESS = /[\s"'.,:;!?()[\]{}<>$@&=|-]/
 
 export type Quote = (message: string) => string
 
@@ -37,7 +37,7 @@ export function quoteOnly(schema: GraphQLSchema): Quote {
     (message.replace(/ value: .*/s, ' value.').match(/[\p{L}\p{N}_]+|[^\p{L}\p{N}_]/gu) ?? [])
       .map((token) => (WORDS.has(token) || names.has(token) || HARMLESS.test(token) ? token : '…'))
       .join('')
-      .replaceAll(/…(?:[^\p{L}\p{N}]*…)+/gu, '…')
+      .replaceAll(/…(?:[^\p{L}\p{N}…]*…)+/gu, '…')
 }
 
 function namesIn(schema: GraphQLSchema): Set<string> {

@@ -1,3 +1,4 @@
+import type { RequestListener } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { GraphQLError } from 'graphql'
 import { createYoga, useReadinessCheck } from 'graphql-yoga'
@@ -45,6 +46,19 @@ export function createServer(gateway: Gateway, options: { clientOf: ClientOf; gr
     logging: false,
     maskedErrors: false,
   })
+}
+
+/**
+ * For node:http. A Host header that makes no URL is refused before yoga sees it: it would answer with its stack.
+ */
+export function httpListener(server: ReturnType<typeof createServer>): RequestListener {
+  return (request, response) => {
+    if (!URL.canParse(`http://${request.headers.host ?? ''}/`)) {
+      response.writeHead(400, { connection: 'close' }).end()
+      return
+    }
+    server.requestListener(request, response)
+  }
 }
 
 /** A request here is a few kilobytes. */

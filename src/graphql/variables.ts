@@ -19,6 +19,8 @@ export function variableErrors(
 }
 
 const ERRORS_MAX = 20
+/** A list of ten thousand mistakes would take graphql-js a second. */
+const ENOUGH = new Error('enough')
 
 function errorsIn(
   schema: GraphQLSchema,
@@ -31,7 +33,6 @@ function errorsIn(
   if (!isInputType(type)) return []
   const errors: ApiError[] = []
   const complain = (path: readonly (string | number)[], reason: string) => {
-    if (errors.length === ERRORS_MAX) return
     const place = [quote(`$${name}`), ...path].join('.')
     errors.push(new ApiError('BAD_USER_INPUT', `${place}: ${reason}`, { nodes: definition }))
   }
@@ -41,10 +42,14 @@ function errorsIn(
     if (isNonNullType(type) && definition.defaultValue === undefined)
       complain([], `Expected ${type.toString()}, got nothing.`)
   } else {
-    coerceInputValue(value, type, (path, _, error) => {
-      const reason = error instanceof ApiError ? error.message : quote(error.message)
-      complain(path, reason)
-    })
+    try {
+      coerceInputValue(value, type, (path, _, error) => {
+        complain(path, error instanceof ApiError ? error.message : quote(error.message))
+        if (errors.length === ERRORS_MAX) throw ENOUGH
+      })
+    } catch (error) {
+      if (error !== ENOUGH) throw error
+    }
   }
   return errors
 }

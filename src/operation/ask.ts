@@ -1,6 +1,7 @@
-import type { Asked } from '../bank/bank.ts'
+import type { Asked, ExchangeRecord } from '../bank/bank.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
+import { isStale } from './claim.ts'
 import type { Claim } from './claim.ts'
 import type { Exchange } from './decide.ts'
 import { BANK_REQUESTS, bankKey } from './kinds.ts'
@@ -17,14 +18,20 @@ export async function ask(
 ): Promise<Asked> {
   const { operation, payment } = claim
   const { bank } = gateway
+  if (gateway.inFlight.draining) return unsent('the gateway is stopping')
   const key = bankKey(operation)
   const request = BANK_REQUESTS[operation.kind]({ operation, payment, card })
   if (exchange.do === 'PROBE') return await bank.probe(key, request)
   if (!exchange.confirm) return await bank.send(key, request)
 
   const { healthy, calls } = await bank.healthy()
-  if (!healthy)
-    return { answer: { is: 'notDone', reason: 'the bank is not healthy, nothing was sent' }, calls }
+  if (!healthy) return unsent('the bank is not healthy', calls)
+  // Asking took a while, and the claim may be about to pass to another process.
+  if (isStale(gateway, claim)) return unsent('the claim is too old', calls)
   const sent = await bank.send(key, request)
   return { answer: sent.answer, calls: [...calls, ...sent.calls] }
+}
+
+function unsent(why: string, calls: ExchangeRecord[] = []): Asked {
+  return { answer: { is: 'notDone', reason: `${why}, nothing was sent` }, calls }
 }

@@ -1,3 +1,4 @@
+import { answered } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 
 /**
@@ -46,10 +47,10 @@ async function pollWhileAwaited(gateway: Gateway): Promise<void> {
 }
 
 async function operationsNoLongerUnderWay(gateway: Gateway, ids: string[]): Promise<string[]> {
-  const rows = await gateway.sql<{ id: string }[]>`
+  const rows = await answered(gateway.sql<{ id: string }[]>`
     select id from operations
     where id = any(${ids}::uuid[])
       and (status <> 'UNRESOLVED' or leased_until is null
-           or leased_until <= coalesce(${gateway.clock.databaseTime()}::timestamptz, clock_timestamp()))`
+           or leased_until <= coalesce(${gateway.clock.databaseTime()}::timestamptz, clock_timestamp()))`)
   return rows.map((row) => row.id)
 }

@@ -31,81 +31,106 @@ export type Claim = Standing & {
 /** What a client is told whose deadline passes now; once it was told, the request must not claim any more. */
 export type Waiting = { answer: Problem; isOver: boolean; deadlineMs: number }
 
+type Ids = { operationId: string; paymentId: string; token: string }
+
+/** Made up by the caller and once, so that a claim whose answer was lost is found to be its own. */
+function newIds(request: Request): Ids {
+  const paymentId = request.kind === 'AUTHORIZE' ? timeOrderedId() : request.input.paymentId
+  return { operationId: timeOrderedId(), paymentId, token: randomId() }
+}
+
+const answer = (told: Problem) => ({ result: refused(told) })
+
 /** The request's claim or its final answer, or the abandoned operation that it shall take over. */
 export async function claimInTurn(
   gateway: Gateway,
   request: Request,
-  refusal: Refused | null,
+  admission: Refused | null,
   waiting: Waiting,
 ): Promise<{ claim: Claim } | { result: Result } | { abandoned: Operation }> {
-  // Made up here and once, so that a claim whose answer was lost is found to be our own.
-  const ids = {
-    operationId: timeOrderedId(),
-    paymentId: request.kind === 'AUTHORIZE' ? timeOrderedId() : request.input.paymentId,
-    token: randomId(),
-  }
-  const answered = (problem: Problem) => ({ result: refused(problem) })
-
+  const ids = newIds(request)
   while (!waiting.isOver && gateway.clock.monotonicMs() + CLAIM_MS < waiting.deadlineMs) {
+    const refusal = gateway.inFlight.draining ? DRAINING : admission
     waiting.answer = problem('OUTCOME_UNKNOWN')
     const askedAtMs = gateway.clock.monotonicMs()
-    let row: Awaited<ReturnType<typeof claim>>
-    try {
-      row = await claim(gateway, request, ids, refusal === null, waiting.deadlineMs)
-    } catch (error) {
-      if (!isPassing(error)) throw error
-      return answered(notAdmitted(DATABASE_RETRY_MS, null, "The gateway's database does not answer"))
+    const row = await claim(gateway, request, ids, refusal === null, waiting.deadlineMs)
+    // Nobody has looked the key up, so nothing may be said of it; what was perhaps claimed, recovery asks the bank about.
+    if (row === null) return answer(waiting.answer)
+    if (row.answer === 'CLAIMED') {
+      return { claim: { ...claimed(row), token: ids.token, askedAtMs, quiet: true, replayable: true } }
     }
-    const { payment } = row
-    switch (row.answer) {
-      case 'CLAIMED':
-        return { claim: { ...claimed(row), token: ids.token, askedAtMs, quiet: true, replayable: true } }
-      case 'RESOLVED': {
-        const standing = standingOf(row)
-        return { result: resultOf(standing, standing.operation.id !== ids.operationId) }
-      }
-      case 'KEY_REUSED': {
-        const field = differingField(standingOf(row).operation, request)
-        return answered(problem('IDEMPOTENCY_KEY_REUSED', { detail: { field } }))
-      }
-      case 'NOT_ADMITTED':
-        return answered(notAdmitted(refusal?.retryAfterMs ?? DATABASE_RETRY_MS, payment, refusal?.reason))
-      case 'IN_REVIEW':
-        return answered(problem('OUTCOME_UNKNOWN', { payment, message: IN_REVIEW }))
-      case 'ABANDONED':
-        waiting.answer = problem('OUTCOME_UNKNOWN', { payment })
-        return refusal === null ? { abandoned: standingOf(row).operation } : answered(waiting.answer)
-      case 'IN_FLIGHT':
-        waiting.answer = problem('OUTCOME_UNKNOWN', { payment })
-        break
-      case 'BUSY':
-        waiting.answer =
-          request.kind === 'AUTHORIZE' ? orderBusy(payment) : problem('OPERATION_IN_FLIGHT', { payment })
-        break
+    const known = resultOfClaim(row, request, ids, refusal, waiting)
+    if (known !== null) return { result: known }
+    if (row.answer === 'ABANDONED') {
+      return refusal === null ? { abandoned: standingOf(row).operation } : answer(waiting.answer)
     }
     // While nothing can be sent nobody is kept waiting: memory stays bounded.
     if (refusal !== null) break
     await operationEnds(gateway, standingOf(row).operation.id, waiting.deadlineMs)
   }
-  return answered(waiting.answer)
+  return answer(waiting.answer)
 }
 
+/** Before it queues behind others: the answer that the key already has, or what the client is told while it waits. */
+export async function lookFirst(
+  gateway: Gateway,
+  request: Request,
+  waiting: Waiting,
+): Promise<Result | null> {
+  waiting.answer = problem('OUTCOME_UNKNOWN')
+  const ids = newIds(request)
+  const row = await claim(gateway, request, ids, false, waiting.deadlineMs)
+  if (row === null) return refused(waiting.answer)
+  if (row.answer !== 'NOT_ADMITTED') return resultOfClaim(row, request, ids, null, waiting)
+  waiting.answer = problem('OPERATION_IN_FLIGHT', { payment: row.payment })
+  return null
+}
+
+/** The final answer, if there is one; else null, and `waiting` says what a client is told meanwhile. */
+function resultOfClaim(
+  row: NonNullable<Awaited<ReturnType<typeof claim>>>,
+  request: Request,
+  ids: Ids,
+  refusal: Refused | null,
+  waiting: Waiting,
+): Result | null {
+  const { payment } = row
+  switch (row.answer) {
+    case 'RESOLVED': {
+      const standing = standingOf(row)
+      return resultOf(standing, standing.operation.id !== ids.operationId)
+    }
+    case 'KEY_REUSED': {
+      const field = differingField(standingOf(row).operation, request)
+      return refused(problem('IDEMPOTENCY_KEY_REUSED', { detail: { field } }))
+    }
+    case 'NOT_ADMITTED':
+      return refused(notAdmitted(refusal ?? DRAINING, payment))
+    case 'IN_REVIEW':
+      return refused(problem('OUTCOME_UNKNOWN', { payment, message: IN_REVIEW }))
+    case 'CLAIMED':
+    case 'ABANDONED':
+    case 'IN_FLIGHT':
+      waiting.answer = problem('OUTCOME_UNKNOWN', { payment })
+      return null
+    case 'BUSY':
+      waiting.answer =
+        request.kind === 'AUTHORIZE' ? orderBusy(payment) : problem('OPERATION_IN_FLIGHT', { payment })
+      return null
+  }
+}
+
+const DRAINING: Refused = { retryAfterMs: 1_000, reason: 'The gateway is restarting' }
 /** What a claim may take: one that could not be answered in time is not begun, so that "in flight" is certain. */
 const CLAIM_MS = 50
-const DATABASE_RETRY_MS = 1_000
 const IN_REVIEW =
   'What the bank has done cannot be told by rule; an operator is looking at it. Do not treat it as failed. Repeat this request with the same key later to learn the outcome.'
 
 type ClaimAnswer =
   'CLAIMED' | 'RESOLVED' | 'KEY_REUSED' | 'IN_FLIGHT' | 'ABANDONED' | 'IN_REVIEW' | 'BUSY' | 'NOT_ADMITTED'
 
-async function claim(
-  gateway: Gateway,
-  request: Request,
-  ids: { operationId: string; paymentId: string; token: string },
-  maySend: boolean,
-  deadlineMs: number,
-) {
+/** Null when the database has not answered by `deadlineMs`. */
+async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: boolean, deadlineMs: number) {
   const { client, idempotencyKey, kind, input } = request
   const item = {
     ...ids,
@@ -117,11 +142,21 @@ async function claim(
     maySend,
     leaseMs: leaseMs(gateway),
   }
-  return await persist(gateway, deadlineMs, async () => {
-    const [row] = await gateway.sql<JsonRow<ClaimAnswer>[]>`
-      select * from claim(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
-    return readRow(row)
-  })
+  try {
+    return await persist(gateway, deadlineMs, async () => {
+      const [row] = await gateway.sql<JsonRow<ClaimAnswer>[]>`
+        select * from claim(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
+      return readRow(row)
+    })
+  } catch (error) {
+    if (isPassing(error)) return null
+    throw error
+  }
+}
+
+/** Too old to send under: the lease may be about to pass to another process. */
+export function isStale(gateway: Gateway, claim: Claim): boolean {
+  return gateway.clock.monotonicMs() - claim.askedAtMs > gateway.settings.claimFreshMs
 }
 
 /**

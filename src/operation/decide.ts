@@ -18,7 +18,7 @@ export function decide(e: Evidence, settings: OperationSettings, random: () => n
   const { last } = e
   if (last.is === 'done') return { do: 'SETTLE', conclusion: { is: 'FACT', ...last.fact } }
   if (last.is === 'mismatch')
-    return review(`The bank's answer does not fit the request: ${last.reason}`, last.evidence)
+    return review(`The bank's answer does not fit the request: ${last.reason}`, last.evidence, true)
   return e.asked === 'SEND' ? afterSend(e, last, settings, random) : afterProbe(e, last, settings, random)
 }
 
@@ -55,7 +55,8 @@ export type Conclusion = (
   | ({ is: 'FACT' } & (Fact | { bankId: null; bankAt: null; expiresAt: null }))
   | { is: 'VERDICT'; code: StoredProblemCode; to: PaymentState | null; orphan: boolean }
   | { is: 'LEAVE'; retryInMs: number }
-  | { is: 'REVIEW' }
+  /** `isFact`: the bank did something else than it was asked. */
+  | { is: 'REVIEW'; isFact: boolean }
 ) & { review?: Review }
 export type Review = { reason: string; evidence: Record<string, string | number | null> }
 
@@ -135,7 +136,11 @@ function afterProbe(e: Evidence, last: SaidNo, settings: OperationSettings, rand
   }
 }
 
-/** Not reached by an authorize after an ambiguous attempt: a second request would place a second hold. */
+/**
+ * Not reached by an authorize after an ambiguous attempt: a second request would place a second hold. The others may
+ * meet an earlier attempt of their own that still runs: the bank's row lock lets one of the two win, and the probes
+ * that follow "already used" find its answer. Waiting out the quiet period first would cost a minute for nothing.
+ */
 function sendAgain(e: Evidence, settings: OperationSettings, random: () => number, atLeastMs = 0): Step {
   if (e.maySend && e.sends <= settings.resendsMax) {
     return { do: 'SEND', afterMs: atLeastMs + backoff(e.sends, settings, random), confirm: e.doubts > 0 }
@@ -167,8 +172,8 @@ function verdict(code: StoredProblemCode, to: PaymentState | null, orphan = fals
   return { do: 'SETTLE', conclusion: { is: 'VERDICT', code, to, orphan } } as const
 }
 
-function review(reason: string, evidence: Review['evidence']): Step {
-  return { do: 'SETTLE', conclusion: { is: 'REVIEW', review: { reason, evidence } } }
+function review(reason: string, evidence: Review['evidence'], isFact = false): Step {
+  return { do: 'SETTLE', conclusion: { is: 'REVIEW', isFact, review: { reason, evidence } } }
 }
 
 function leave(settings: OperationSettings): Step {

@@ -158,7 +158,13 @@ export function orderBusy(payment: Payment | null): Problem {
 }
 
 /** Refused before anything was written: definitely not sent, and the key is still free. */
-export function notAdmitted(retryAfterMs: number, payment: Payment | null, reason?: string): Problem {
-  const message = `${reason ?? 'The bank cannot be reached at the moment'}. Nothing was sent or recorded. Repeat the request with the same key.`
+export function notAdmitted(
+  refusal: { retryAfterMs: number; reason: string },
+  payment: Payment | null,
+): Problem {
+  const { retryAfterMs, reason } = refusal
+  const message = `${sentence(reason)} Nothing was sent or recorded. Repeat the request with the same key.`
   return problem('BANK_UNAVAILABLE', { payment, retry: 'SAME_KEY', retryAfterMs, message })
 }
+
+const sentence = (text: string) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`

@@ -3,7 +3,7 @@ import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
 import type { Operation } from '../payment/payment.ts'
 import { ask } from './ask.ts'
-import { claimAgain, claimInTurn } from './claim.ts'
+import { claimAgain, claimInTurn, isStale, lookFirst } from './claim.ts'
 import type { Claim, Waiting } from './claim.ts'
 import { decide, noEvidence, weigh } from './decide.ts'
 import type { Evidence, Exchange } from './decide.ts'
@@ -23,13 +23,12 @@ import { settle } from './settle.ts'
  */
 export async function perform(gateway: Gateway, request: Request): Promise<Result> {
   const deadlineMs = gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs
-  const waiting: Waiting = { answer: problem('OPERATION_IN_FLIGHT'), isOver: false, deadlineMs }
+  const waiting: Waiting = { answer: problem('OUTCOME_UNKNOWN'), isOver: false, deadlineMs }
   const { runs } = gateway.inFlight
   const key = JSON.stringify([request.client, request.idempotencyKey])
   const running = runs.get(key)
 
   if (running !== undefined && isSameRequest(running.request, request)) {
-    waiting.answer = problem('OUTCOME_UNKNOWN')
     return asReplay(await before(gateway, waiting, running.work))
   }
   const work = story(gateway, request, waiting)
@@ -44,16 +43,16 @@ export async function perform(gateway: Gateway, request: Request): Promise<Resul
 async function story(gateway: Gateway, request: Request, waiting: Waiting): Promise<Result> {
   const name =
     request.kind === 'AUTHORIZE' ? `order:${request.input.orderId}` : `payment:${request.input.paymentId}`
+  // Others are before it: a replay need not queue, and whoever waits in vain shall be told the truth about its key.
+  if (gateway.inFlight.mailboxes.has(name)) {
+    const known = await lookFirst(gateway, request, waiting)
+    if (known !== null) return known
+  }
   return await withLock(gateway, name, waiting.deadlineMs, inTurn, () => refused(waiting.answer))
 
   async function inTurn(): Promise<Result> {
     return await gateway.bank.admit(async (refusal) => {
-      const turn = await claimInTurn(
-        gateway,
-        request,
-        gateway.inFlight.draining ? DRAINING : refusal,
-        waiting,
-      )
+      const turn = await claimInTurn(gateway, request, refusal, waiting)
       if ('result' in turn) return turn.result
       if ('abandoned' in turn) return await takeOver(gateway, turn.abandoned)
       return await converge(gateway, turn.claim, FIRST_SEND, request.card)
@@ -63,7 +62,6 @@ async function story(gateway: Gateway, request: Request, waiting: Waiting): Prom
 
 const FIRST_SEND: Exchange = { do: 'SEND', afterMs: 0, confirm: false }
 const FIRST_PROBE: Exchange = { do: 'PROBE', afterMs: 0 }
-const DRAINING = { retryAfterMs: 1_000, reason: 'The gateway is restarting' }
 
 /** Enters an operation whose process is gone: a client's repeat does it, and recovery. It asks before it sends. */
 export async function takeOver(gateway: Gateway, operation: Operation): Promise<Result> {
@@ -126,7 +124,7 @@ async function freshClaim(
   claim: Claim,
   exchange: Exchange,
 ): Promise<Awaited<ReturnType<typeof claimAgain>>> {
-  if (gateway.clock.monotonicMs() - claim.askedAtMs <= gateway.settings.claimFreshMs) return { claim }
+  if (!isStale(gateway, claim)) return { claim }
   const next = { after: claim.token, purpose: exchange.do, ambiguous: false, calls: [] }
   const again = await claimAgain(gateway, claim.operation, next)
   return 'lost' in again ? again : await freshClaim(gateway, again.claim, exchange)

@@ -39,7 +39,7 @@ export async function settle(
     if (!isDuplicate(error) || outcome.conclusion.is !== 'FACT') throw error
     const evidence = { bankId: outcome.conclusion.bankId }
     const review = { reason: 'The bank gave an id that another payment has', evidence }
-    return await settle(gateway, claim, { ...outcome, conclusion: { is: 'REVIEW', review } })
+    return await settle(gateway, claim, { ...outcome, conclusion: { is: 'REVIEW', isFact: true, review } })
   }
 }
 
@@ -58,6 +58,6 @@ function report(gateway: Gateway, standing: Standing, answer: string, conclusion
     state: payment?.state,
   }
   if (conclusion.review !== undefined)
-    gateway.log.error({ ...line, review: conclusion.review.reason }, 'needs review')
+    gateway.log.error({ ...line, review: conclusion.review }, 'needs review')
   else gateway.log.info(line, 'settled')
 }

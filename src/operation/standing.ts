@@ -1,3 +1,4 @@
+import { DatabaseSilent } from '../db/persist.ts'
 import type { Operation, Payment, Transition } from '../payment/payment.ts'
 import { rowFromJson } from '../payment/rows.ts'
 
@@ -12,7 +13,8 @@ export type JsonRow<Answer> = {
 }
 
 export function readRow<Answer>(row: JsonRow<Answer> | undefined) {
-  if (row === undefined) throw new Error('a function of sql/ gave no answer for its item')
+  // The driver can resolve with no rows when the backend was terminated.
+  if (row === undefined) throw new DatabaseSilent('a function of sql/ gave no answer for its item')
   return {
     answer: row.answer,
     operation: row.operation && rowFromJson<Operation>(row.operation),

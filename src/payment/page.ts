@@ -41,7 +41,7 @@ export async function pageOfPayments(
     orderId != null && sql`p.order_id = ${orderId}`,
     customerId != null && sql`p.customer_id = ${customerId}`,
     needsReview === true && sql`p.review_reason is not null`,
-    operationInFlight === true && sql`p.id in (${inFlight(gateway)})`,
+    operationInFlight === true && sql`p.id = any(${inFlight(gateway)})`,
     expiringBefore != null && sql`p.state = 'AUTHORIZED' and p.authorization_expires_at < ${expiringBefore}`,
     createdAfter != null && sql`p.id >= ${leastUuidAt(createdAfter.getTime() - CLOCKS_DIFFER_MS)}::uuid`,
     createdBefore != null && sql`p.id < ${leastUuidAt(createdBefore.getTime() + CLOCKS_DIFFER_MS)}::uuid`,
@@ -52,7 +52,7 @@ export async function pageOfPayments(
     needsReview === false && sql`p.review_reason is null`,
     filter.possibleOrphanHold != null &&
       sql`(p.possible_orphan_hold_since is not null) = ${filter.possibleOrphanHold}`,
-    operationInFlight === false && sql`p.id not in (${inFlight(gateway)})`,
+    operationInFlight === false && sql`p.id <> all(${inFlight(gateway)})`,
     createdAfter != null && sql`p.created_at >= ${createdAfter}`,
     createdBefore != null && sql`p.created_at < ${createdBefore}`,
   ].filter((condition) => condition !== false)
@@ -85,6 +85,7 @@ const LOOK_AT_MOST = 10_000
 /** An id is made by the gateway's clock just before `created_at` is by the database's: how far they may be apart. */
 const CLOCKS_DIFFER_MS = 10 * 60_000
 
+/** An array, so that it is looked up by: as a set, Postgres walked through all payments to meet it. */
 function inFlight({ sql }: Gateway) {
-  return sql`select o.payment_id from operations o where o.status = 'UNRESOLVED' and o.kind <> 'RELEASE'`
+  return sql`array(select o.payment_id from operations o where o.status = 'UNRESOLVED' and o.kind <> 'RELEASE')`
 }

@@ -9,7 +9,7 @@ import { connect } from '../../src/db/connection.ts'
 import { apiKeys } from '../../src/graphql/access.ts'
 import { graphiqlOptions } from '../../src/graphql/graphiql.ts'
 import { schema } from '../../src/graphql/schema.ts'
-import { createServer } from '../../src/graphql/server.ts'
+import { createServer, httpListener } from '../../src/graphql/server.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized, client, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
@@ -20,7 +20,7 @@ import { startTestGateway } from '../support/gateway.ts'
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
 const { gateway } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
 const server = createServer(gateway, { clientOf: () => 'ficmart', graphiql: true })
-const http = createHttpServer(server).listen(0, '127.0.0.1')
+const http = createHttpServer(httpListener(server)).listen(0, '127.0.0.1')
 await once(http, 'listening')
 afterAll(() => {
   http.closeAllConnections()
@@ -107,6 +107,15 @@ describe('a request', () => {
   it('from another site is told nothing of CORS', async () => {
     const response = await post('{"query":"{ __typename }"}', { origin: 'https://elsewhere.example' })
     expect(response.headers.get('access-control-allow-origin')).toBeNull()
+  })
+
+  it('for a host that is none is refused without a stack', async () => {
+    const socket = openSocket(port, '127.0.0.1')
+    socket.write('GET /graphql HTTP/1.1\r\nHost: [4111\r\n\r\n')
+    let answer = ''
+    for await (const chunk of socket) answer += String(chunk)
+    expect(answer).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n/)
+    expect(answer).not.toMatch(/ at |4111/)
   })
 
   it('to another path is 404', async () => {

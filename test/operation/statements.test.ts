@@ -19,7 +19,13 @@ type Row = {
     transition_version: number | null
     leased_until: string | null
   }
-  payment: { id: string; state: PaymentState; version: number; authorization_id: string | null } | null
+  payment: {
+    id: string
+    state: PaymentState
+    version: number
+    authorization_id: string | null
+    [column: string]: unknown
+  } | null
   transition: { version: number; to_state: string } | null
   quiet: boolean
 }
@@ -281,6 +287,92 @@ describe('settle', () => {
     expect((await one('claim', [followUp('VOID', paymentId)])).answer).toBe('BUSY')
     await one('settle', [outcome(capture, { ...failed, to: null })])
     expect((await one('claim', [followUp('VOID', paymentId)])).answer).toBe('CLAIMED')
+  })
+  it('keeps the id of a capture that comes after "captured, id unknown"', async () => {
+    const paymentId = await authorizedPayment()
+    const capture = followUp('CAPTURE', paymentId)
+    await one('claim', [capture])
+    await one('settle', [outcome(capture, { ...fact(null), bankAt: null, expiresAt: null })])
+    expect(await one('settle', [outcome(capture, fact('cap_late_1'))])).toMatchObject({
+      answer: 'SETTLED',
+      payment: { state: 'CAPTURED', capture_id: 'cap_late_1', review_reason: null },
+    })
+    expect((await one('claim', [followUp('REFUND', paymentId)])).answer).toBe('CLAIMED')
+  })
+  it('keeps every piece of evidence, once, and the first reason', async () => {
+    const paymentId = await authorizedPayment()
+    const [first, second] = [followUp('CAPTURE', paymentId), followUp('CAPTURE', paymentId)]
+    await one('claim', [first])
+    const refusal = { ...failed, to: null, review: { reason: 'misused', evidence: {} } }
+    await one('settle', [outcome(first, refusal)])
+    await one('claim', [second])
+    const mismatch = {
+      is: 'REVIEW',
+      isFact: true,
+      review: { reason: 'another amount', evidence: { bankId: 'cap_money' } },
+    }
+    for (let repeat = 0; repeat < 2; repeat += 1) await one('settle', [outcome(second, mismatch)])
+    const [row] = await sql`select review_reason, review_evidence from payments where id = ${paymentId}`
+    expect(row).toEqual({
+      reviewReason: 'misused',
+      reviewEvidence: [
+        { reason: 'misused', evidence: {}, operation: `op_${first.operationId}` },
+        {
+          reason: 'another amount',
+          evidence: { bankId: 'cap_money' },
+          operation: `op_${second.operationId}`,
+        },
+      ],
+    })
+  })
+  it('does not flag a stray hold that was released and turns up once more', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    await one('settle', [outcome(item, failed)])
+    await one('settle', [outcome(item, fact('auth_stray_3'))])
+    const release = {
+      ...followUp('VOID', item.paymentId),
+      kind: 'RELEASE',
+      client: 'gateway',
+      move: MOVES.RELEASE,
+      input: { paymentId: item.paymentId, authorizationId: 'auth_stray_3' },
+    }
+    await one('claim', [release])
+    await one('settle', [outcome(release, fact('void_stray_3'))])
+    expect(await one('settle', [outcome(item, fact('auth_stray_3'))])).toMatchObject({
+      payment: { state: 'VOIDED', review_reason: null },
+    })
+  })
+  it('releases only what is a stray hold of that payment', async () => {
+    const paymentId = await authorizedPayment()
+    const release = {
+      ...followUp('VOID', paymentId),
+      kind: 'RELEASE',
+      move: MOVES.RELEASE,
+      input: { paymentId, authorizationId: 'auth_of_somebody' },
+    }
+    expect(await one('claim', [release])).toMatchObject({
+      answer: 'RESOLVED',
+      operation: { code: 'PAYMENT_NOT_FOUND' },
+    })
+  })
+  it('takes a review only from the current claim, unless it tells what the bank has done', async () => {
+    const paymentId = await authorizedPayment()
+    const capture = followUp('CAPTURE', paymentId)
+    const start = new Date('2026-11-23T10:00:00Z')
+    await one('claim', [capture], start)
+    await one('claim_again', [again(capture, { afterToken: null })], new Date(start.getTime() + LEASE_MS))
+    const review = { reason: 'a conflict', evidence: {} }
+    expect(await one('settle', [outcome(capture, { is: 'REVIEW', isFact: false, review })])).toMatchObject({
+      answer: 'TAKEN',
+      operation: { leased_until: expect.any(String) },
+      payment: { review_reason: null },
+    })
+    expect(await one('settle', [outcome(capture, { is: 'REVIEW', isFact: true, review })])).toMatchObject({
+      answer: 'TAKEN',
+      operation: { leased_until: expect.any(String) },
+      payment: { review_reason: 'a conflict' },
+    })
   })
   it('flags what only an operator can settle, and nobody takes it over', async () => {
     const paymentId = await authorizedPayment()
