@@ -250,7 +250,7 @@ describe('a problem', () => {
       __typename: 'OperationInFlight',
       code: 'OPERATION_IN_FLIGHT',
       retry: 'WAIT',
-      payment: null,
+      payment: { id, state: 'AUTHORIZED' },
     })
     expect(await unknown).toMatchObject({
       ...waits,
