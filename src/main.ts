@@ -10,7 +10,7 @@ import { migrate } from './db/migrate.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
 import { apiKeys } from './graphql/access.ts'
-import { createServer } from './graphql/server.ts'
+import { createServer, httpListener } from './graphql/server.ts'
 import { createLogger } from './log.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
@@ -82,8 +82,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     settings: config.operation,
     inFlight: createInFlight(),
   }
-  const yoga = createServer(gateway, { clientOf: apiKeys(config.apiKeys), graphiql: !config.production })
-  const http = createHttpServer((request, response) => void yoga(request, response))
+  const server = createServer(gateway, { clientOf: apiKeys(config.apiKeys), graphiql: !config.production })
+  const http = createHttpServer(httpListener(server))
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
   stops.push(async () => {

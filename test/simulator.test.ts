@@ -328,6 +328,8 @@ describe('plain-text errors, and what is let through', () => {
     'a list': { key: 'k', text: '[]' },
     'an amount in text': { key: 'k', body: { ...body, amount: '100' } },
     'a fractional amount': { key: 'k', body: { ...body, amount: 1.5 } },
+    'an amount with an exponent': { key: 'k', text: text.replace('100', '1e2') },
+    'an amount written as 100.0': { key: 'k', text: text.replace('100', '100.0') },
     'a card number as a number': { key: 'k', body: { ...body, card_number: 4111111111111111 } },
   }
   it.each(Object.entries(refused))('%s', async (_, options) => {
@@ -764,6 +766,42 @@ describe("the bank's own database", () => {
     expect(await probe('authorizations', 'k')).toMatchObject(NOT_STORED)
     expect(await bank.transactions()).toHaveLength(1)
   })
+})
+
+const shaken = await startTestBank()
+it("the bank's backends are killed under load: every request is answered, and the books are right", async () => {
+  const uncaught: unknown[] = []
+  const note = (error: unknown) => void uncaught.push(error)
+  process.on('uncaughtException', note).on('unhandledRejection', note)
+  onTestFinished(() => void process.off('uncaughtException', note).off('unhandledRejection', note))
+  // As a pool of its own, which kills nobody in its own database but the bank.
+  const killer = postgres(shaken.databaseUrl, { max: 1, fetch_types: false, onnotice: () => {} })
+  const over = new AbortController()
+  const buy = async () => {
+    while (!over.signal.aborted) {
+      const sent = (path: string, body: object) =>
+        send('POST', `/api/v1/${path}`, { url: shaken.url, key: newKey(), body })
+      const hold = await sent('authorizations', { ...CARD, amount: 1 })
+      const id = hold.body['authorization_id']
+      if (id !== undefined) await sent('captures', { authorization_id: id, amount: 1 })
+    }
+  }
+  const buyers = Array.from({ length: 8 }, buy)
+  for (let round = 0; round < 10; round += 1) {
+    await killer`select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'`
+    await pause(30)
+  }
+  over.abort()
+  await Promise.all(buyers)
+  const [books] = await killer`
+    select balance_cents - available_cents as held, 1000000 - balance_cents as taken,
+      (select coalesce(sum(amount_cents), 0)::bigint from transactions where type = 'AUTHORIZATION' and status = 'ACTIVE') as holds,
+      (select coalesce(sum(amount_cents), 0)::bigint from transactions where type = 'CAPTURE') as captures
+    from accounts where card_number = ${CARD.card_number}`
+  await killer.end({ timeout: 1 })
+  expect(books).toMatchObject({ held: books?.['holds'] as unknown, taken: books?.['captures'] as unknown })
+  expect(uncaught).toEqual([])
 })
 
 const doomed = await startTestBank()

@@ -8,22 +8,24 @@ import { isEnumType, isInputObjectType, isInterfaceType, isObjectType } from 'gr
  * sentence that a newer graphql-js has and this list has not loses words, never keeps a value.
  */
 const SENTENCES = `
-  Syntax Error Expected found Unexpected character Unterminated string Invalid Unicode character escape sequence number
-  expected digit but got unexpected after single quote did you mean to use a double EOF SOF Name Int Float String
-  BlockString Comment Document contains more than tokens comments Parsing aborted descriptions are not supported on
-  shorthand queries only GraphQL definitions support description variable in constant value
-  Cannot query field on type Did you mean or inline fragment Unknown argument directive fragment type operation named
-  Argument of required is but it was not provided invalid non-null must be null Variable used position expecting never
-  defined by non-nullable for OneOf Input Object specify exactly one key Exactly specified Field Fields conflict because
-  and different fields they differing arguments have return types subfields selection a no at least selected of
-  aliases to fetch both if this was intentional Fragment can be spread here as objects with itself via condition non
-  composite The definition executable There anonymous once location may named input Enum cannot represent value values
-  integer bit signed boolean numeric an object does exist enum Directive location Unknown that the schema so
-  Maximum introspection depth exceeded limit reached Too many errors processing variables Execution Must provide name
-  query string multiple operations contains Could determine what operation execute Can perform mutation from POST request
-  body sent JSON is be received param given params parameter Unexpected Content Length header Request too large Batching
-  Use Value Validation validation errors Schema configured subscription supports GET requests false true null QUERY MUTATION FIELD FRAGMENT_DEFINITION FRAGMENT_SPREAD INLINE_FRAGMENT
-  VARIABLE_DEFINITION`
+  Syntax Error Expected found Unexpected character Unterminated string Invalid Unicode character escape
+  sequence number expected digit but got unexpected after single quote did you mean to use a double EOF SOF
+  Name Int Float String BlockString Comment Document contains more than tokens comments Parsing aborted
+  descriptions are not supported on shorthand queries only GraphQL definitions support description variable
+  in constant value Cannot query field on type Did you mean or inline fragment Unknown argument directive
+  fragment type operation named Argument of required is but it was not provided invalid non-null must be
+  null Variable used position expecting never defined by non-nullable for OneOf Input Object specify exactly
+  one key Exactly specified Field Fields conflict because and different fields they differing arguments have
+  return types subfields selection a no at least selected of aliases to fetch both if this was intentional
+  Fragment can be spread here as objects with itself via condition non composite The definition executable
+  There anonymous once location may named input Enum cannot represent value values integer bit signed
+  boolean numeric an object does exist enum Directive location Unknown that the schema so Maximum
+  introspection depth exceeded limit reached Too many errors processing variables Execution Must provide
+  name query string multiple operations contains Could determine what operation execute Can perform mutation
+  from POST request body sent JSON is be received param given params parameter Unexpected Content Length
+  header Request too large Batching Use Value Validation validation errors Schema configured subscription
+  supports GET requests false true null QUERY MUTATION FIELD FRAGMENT_DEFINITION FRAGMENT_SPREAD
+  INLINE_FRAGMENT VARIABLE_DEFINITION`
 
 const WORDS = new Set(SENTENCES.match(/\w+/g))
 const HARMLESS = /[\s"'.,:;!?()[\]{}<>$@&=|-]/

@@ -6,7 +6,7 @@ import { LOOKUPS, lookUp, storeAnswer, storedAnswer } from './ledger.ts'
 import { readFirstJson } from './request.ts'
 import type { Bank } from './simulator.ts'
 import { WORKS } from './works.ts'
-import type { Run, Worked } from './works.ts'
+import type { Done, Refusal, Run } from './works.ts'
 
 /**
  * One call, in the bank's order of events. A POST: look up the stored answer, latency, random 500, header and body, the
@@ -100,44 +100,40 @@ async function carryOut(
   run: Run,
   key: string,
   body: Record<string, unknown>,
-): Promise<Worked> {
-  const { authExpiryHours } = bank.settings
-  const failIf = (what: string) => {
-    if (fault?.what === what) throw new Error(what)
-  }
-  let failure = FAILED.start
+): Promise<Refusal | Done> {
+  if (fault?.what === 'database-down') return internalError(FAILED.start)
+  const told = fault?.what === 'rolled-back' ? FAILED.update : FAILED.commit
   try {
-    failIf('database-down')
-    return await bank.sql.begin(async (tx) => {
-      failure = FAILED.update
-      const lookupFails = fault?.what === 'card-or-parent-not-found'
-      const done = await run(tx, { key, body, authExpiryHours, lookupFails })
-      if ('error' in done) throw new RolledBack(done)
-      failIf('rolled-back')
-      failure = FAILED.commit
-      failIf('commit-failed')
-      return done
+    const worked = await run(bank.sql, {
+      key,
+      body,
+      authExpiryHours: bank.settings.authExpiryHours,
+      lookupFails: fault?.what === 'card-or-parent-not-found',
+      isKept: fault?.what !== 'rolled-back' && fault?.what !== 'commit-failed',
     })
+    return worked === 'failed' ? internalError(FAILED.update) : worked
   } catch (error) {
-    return error instanceof RolledBack
-      ? error.refusal
-      : { status: 400, error: 'internal_error', message: failure }
+    return internalError(isNotBegun(error) ? FAILED.start : told)
   }
+}
+
+/** It never reached a server that could have begun it. Whatever else ends a statement, its commit may stand. */
+function isNotBegun(error: unknown): boolean {
+  const { code } = Object(error) as { code?: unknown }
+  return (
+    typeof code !== 'string' ||
+    ['ECONNREFUSED', 'CONNECT_TIMEOUT', 'CONNECTION_ENDED', 'ENOTFOUND', '57P03', '53300'].includes(code)
+  )
+}
+
+function internalError(message: string): Refusal {
+  return { status: 400, error: 'internal_error', message }
 }
 
 const FAILED = {
   start: 'failed to start transaction',
   update: 'failed to update account',
   commit: 'failed to commit transaction',
-}
-
-type Refused = Extract<Worked, { error: string }>
-class RolledBack extends Error {
-  readonly refusal: Refused
-  constructor(refusal: Refused) {
-    super(refusal.error)
-    this.refusal = refusal
-  }
 }
 
 /** Every fault of the database is a 404 too. */

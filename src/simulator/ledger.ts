@@ -1,9 +1,10 @@
 import type { Sql } from 'postgres'
 import type { Body } from './answers.ts'
+import { FUNCTIONS } from './books.ts'
 
 /**
  * The bank's books: accounts with balance and available balance, transactions, and the answers stored by idempotency
- * key. What changes them is in works.ts.
+ * key. What changes them is in books.ts.
  */
 
 /** Sql as the gateway's connect makes it, or any other. */
@@ -29,7 +30,8 @@ export async function prepareLedger(sql: Books): Promise<void> {
       ('4242424242424242', '456', 6, 2030, 50000, 50000),
       ('5555555555554444', '789', 9, 2030, 0, 0),
       ('5105105105105100', '321', 3, 2020, 500000, 500000)
-    on conflict do nothing;`)
+    on conflict do nothing;
+    ${FUNCTIONS}`)
 }
 
 /** As GET answers have it: microseconds, rounded. A hold is "approved" for ever, whatever became of it. */

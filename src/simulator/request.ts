@@ -12,21 +12,29 @@ export async function readBody(request: IncomingMessage): Promise<string> {
 export function readFirstJson(text: string): { value: Record<string, unknown> } | { trouble: string } {
   if (text.trim() === '') return { trouble: 'EOF' }
   let value: unknown
+  let asWritten: unknown
   try {
-    value = JSON.parse(firstValue(text.trim()))
+    const first = firstValue(text.trim())
+    value = JSON.parse(first)
+    asWritten = JSON.parse(quoteNumbers(first))
   } catch {
     return { trouble: 'invalid character' }
   }
   if (value === null) return { value: {} }
   if (typeof value !== 'object' || Array.isArray(value)) return { trouble: 'cannot unmarshal into a request' }
   const fields = new Map<string, unknown>(Object.entries(value))
-  const wrong = Object.entries(FIELDS).find(([name, fits]) => fields.has(name) && !fits(fields.get(name)))
+  const written = new Map<string, unknown>(Object.entries(Object(asWritten)))
+  const wrong = Object.entries(FIELDS).find(
+    ([name, fits]) => fields.has(name) && !fits(fields.get(name), written.get(name)),
+  )
   return wrong === undefined ? { value: { ...value } } : { trouble: `cannot unmarshal field ${wrong[0]}` }
 }
 
 const isText = (field: unknown) => typeof field === 'string'
-const isInteger = (field: unknown) => Number.isSafeInteger(field)
-const FIELDS: Record<string, (field: unknown) => boolean> = {
+/** 1e2 and 100.0 are none to the bank. */
+const isInteger = (field: unknown, written: unknown) =>
+  Number.isSafeInteger(field) && /^-?\d+$/.test(String(written))
+const FIELDS: Record<string, (field: unknown, written: unknown) => boolean> = {
   card_number: isText,
   cvv: isText,
   expiry_month: isInteger,
@@ -49,4 +57,11 @@ function firstValue(text: string): string {
     else if (!inString && character === '}' && (depth -= 1) === 0) return text.slice(0, index + 1)
   }
   return text
+}
+
+/** JSON.parse forgets how a number was written. */
+function quoteNumbers(json: string): string {
+  return json.replaceAll(/"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g, (token) =>
+    token.startsWith('"') ? token : `"${token}"`,
+  )
 }

@@ -1,28 +1,26 @@
 import { randomUUID } from 'node:crypto'
-import type { TransactionSql } from 'postgres'
+import type { PendingQuery, Row, Sql } from 'postgres'
 import type { Body } from './answers.ts'
 
-/**
- * The four kinds of work. Each runs in one database transaction, as in the bank, guarded by the bank's row lock (its
- * unique index stands behind): of a capture and a void at once one wins, the other finds the authorization used.
- */
+/** The four kinds of work: what is checked before the transaction, and what the answer shows. books.ts does it. */
 
 export type Refusal = { status: number; error: string; message: string }
 export type Done = { body: Body }
-export type Worked = Refusal | Done
+/** `failed`: an error of the database, rolled back. */
+export type Worked = Refusal | Done | 'failed'
 
-type Tx = TransactionSql
 export type Work = {
   key: string
   body: Record<string, unknown>
   authExpiryHours: number
   /** A database fault while looking up the card, or the authorization or capture. */
   lookupFails: boolean
+  /** False: once it is done, it is rolled back. */
+  isKept: boolean
 }
 
-const refuse = (error: string, message: string, status = 400): Refusal => ({ status, error, message })
-
-export type Run = (tx: Tx, work: Work) => Promise<Worked>
+/** Rejects with the database's error when the transaction does not begin or does not commit. */
+export type Run = (sql: Sql, work: Work) => Promise<Worked>
 /** By endpoint. */
 export const WORKS: ReadonlyMap<string, Run> = new Map([
   ['authorizations', authorize],
@@ -31,130 +29,111 @@ export const WORKS: ReadonlyMap<string, Run> = new Map([
   ['refunds', refund],
 ])
 
-async function authorize(tx: Tx, { key, body, authExpiryHours, lookupFails }: Work): Promise<Worked> {
+async function authorize(sql: Sql, work: Work): Promise<Worked> {
   const {
     card_number: number = '',
     cvv = '',
     amount = 0,
-  } = body as { card_number?: string; cvv?: string; amount?: number }
-  if (!/^\d{13,19}$/.test(number) || !passesLuhn(number)) return refuse('invalid_card', 'invalid card number')
-  if (!/^\d{3,4}$/.test(cvv)) return refuse('invalid_cvv', 'invalid cvv')
-  if (amount < 1) return refuse('invalid_amount', 'amount must be at least 1')
-  const [account] = await tx<AccountRow[]>`select * from accounts where card_number = ${number} for update`
-  if (account === undefined || lookupFails) return refuse('invalid_card', 'card not found or invalid')
-  if (account.cvv !== cvv) return refuse('invalid_cvv', 'cvv does not match')
-  // The account's expiry counts; the request's is not compared with it.
-  if (new Date(Date.UTC(account.expiry_year, account.expiry_month, 1)) <= new Date())
-    return refuse('card_expired', 'card has expired')
-  if (Number(account.available_cents) < amount) return refuse('insufficient_funds', 'insufficient funds', 402)
-  const id = `auth_${randomUUID()}`
-  const at = now()
-  const expiresAt = now(authExpiryHours * 3_600_000)
-  await tx`update accounts set available_cents = available_cents - ${amount} where card_number = ${number}`
-  await tx`insert into transactions values (${id}, 'AUTHORIZATION', null, ${number}, ${amount}, 'ACTIVE', ${at}::text::timestamptz, ${expiresAt}::text::timestamptz, ${key})`
-  return {
-    body: {
-      authorization_id: id,
-      status: 'approved',
-      amount,
-      currency: 'USD',
-      expires_at: expiresAt,
-      created_at: at,
-    },
+  } = work.body as { card_number?: string; cvv?: string; amount?: number }
+  if (!/^\d{13,19}$/.test(number) || !passesLuhn(number))
+    return { status: 400, error: 'invalid_card', message: 'invalid card number' }
+  if (!/^\d{3,4}$/.test(cvv)) return refusal('invalid_cvv')
+  if (amount < 1) return { status: 400, error: 'invalid_amount', message: 'amount must be at least 1' }
+  const { id, at } = booking('auth')
+  const expiresAt = now(work.authExpiryHours * 3_600_000)
+  const body = {
+    authorization_id: id,
+    status: 'approved',
+    amount,
+    currency: 'USD',
+    expires_at: expiresAt,
+    created_at: at,
   }
+  if (work.lookupFails) return refusal('invalid_card')
+  const booked = sql`bank_authorize(${number}, ${cvv}, ${amount}, ${id}, ${at}::text::timestamptz, ${expiresAt}::text::timestamptz, ${work.key})`
+  return await carriedOut(sql, work, booked, body)
 }
 
-async function capture(tx: Tx, { key, body, lookupFails }: Work): Promise<Worked> {
-  const hold = lookupFails ? undefined : await lockTransaction(tx, 'AUTHORIZATION', body['authorization_id'])
-  if (hold === undefined) return refuse('authorization_not_found', 'authorization not found')
-  if (hold.status !== 'ACTIVE')
-    return refuse('authorization_already_used', 'authorization has already been used')
-  if (hold.expires_at <= new Date()) return refuse('authorization_expired', 'authorization has expired')
-  if (Number(hold.amount_cents) !== body['amount'])
-    return refuse('amount_mismatch', 'amount must equal the authorized amount')
-  const { id, at } = await book(tx, key, 'CAPTURE', 'cap', hold)
-  await tx`update transactions set status = 'CAPTURED' where id = ${hold.id}`
-  await tx`update accounts set balance_cents = balance_cents - ${hold.amount_cents} where card_number = ${hold.card_number}`
-  return {
-    body: {
-      capture_id: id,
-      authorization_id: hold.id,
-      status: 'captured',
-      amount: Number(hold.amount_cents),
-      currency: 'USD',
-      captured_at: at,
-    },
-  }
+async function capture(sql: Sql, work: Work): Promise<Worked> {
+  const { id, at } = booking('cap')
+  const { hold, amount } = { hold: text(work.body['authorization_id']), amount: cents(work.body['amount']) }
+  if (work.lookupFails) return refusal('authorization_not_found')
+  const booked = sql`bank_capture(${hold}, ${amount}, ${id}, ${at}::text::timestamptz, ${work.key})`
+  return await carriedOut(sql, work, booked, {
+    capture_id: id,
+    authorization_id: hold,
+    status: 'captured',
+    amount,
+    currency: 'USD',
+    captured_at: at,
+  })
 }
 
-/** Works after the expiry too: only this releases a hold. */
-async function voidHold(tx: Tx, { key, body, lookupFails }: Work): Promise<Worked> {
-  const hold = lookupFails ? undefined : await lockTransaction(tx, 'AUTHORIZATION', body['authorization_id'])
-  if (hold === undefined) return refuse('authorization_not_found', 'authorization not found')
-  if (hold.status !== 'ACTIVE')
-    return refuse('authorization_already_used', 'authorization has already been used')
-  const { id, at } = await book(tx, key, 'VOID', 'void', hold)
-  await tx`update transactions set status = 'VOIDED' where id = ${hold.id}`
-  await tx`update accounts set available_cents = available_cents + ${hold.amount_cents} where card_number = ${hold.card_number}`
-  return { body: { void_id: id, authorization_id: hold.id, status: 'voided', voided_at: at } }
+async function voidHold(sql: Sql, work: Work): Promise<Worked> {
+  const { id, at } = booking('void')
+  const hold = text(work.body['authorization_id'])
+  if (work.lookupFails) return refusal('authorization_not_found')
+  const booked = sql`bank_void(${hold}, ${id}, ${at}::text::timestamptz, ${work.key})`
+  return await carriedOut(sql, work, booked, {
+    void_id: id,
+    authorization_id: hold,
+    status: 'voided',
+    voided_at: at,
+  })
 }
 
-async function refund(tx: Tx, { key, body, lookupFails }: Work): Promise<Worked> {
-  const taken = lookupFails ? undefined : await lockTransaction(tx, 'CAPTURE', body['capture_id'])
-  if (taken === undefined) return refuse('capture_not_found', 'capture not found')
-  if (taken.status !== 'ACTIVE') return refuse('already_refunded', 'capture has already been refunded')
-  if (Number(taken.amount_cents) !== body['amount'])
-    return refuse('amount_mismatch', 'amount must equal the captured amount')
-  const { id, at } = await book(tx, key, 'REFUND', 'ref', taken)
-  await tx`update transactions set status = 'REFUNDED' where id = ${taken.id}`
-  await tx`update accounts set balance_cents = balance_cents + ${taken.amount_cents}, available_cents = available_cents + ${taken.amount_cents} where card_number = ${taken.card_number}`
-  return {
-    body: {
-      refund_id: id,
-      capture_id: taken.id,
-      status: 'refunded',
-      amount: Number(taken.amount_cents),
-      currency: 'USD',
-      refunded_at: at,
-    },
-  }
+async function refund(sql: Sql, work: Work): Promise<Worked> {
+  const { id, at } = booking('ref')
+  const { taken, amount } = { taken: text(work.body['capture_id']), amount: cents(work.body['amount']) }
+  if (work.lookupFails) return refusal('capture_not_found')
+  const booked = sql`bank_refund(${taken}, ${amount}, ${id}, ${at}::text::timestamptz, ${work.key})`
+  return await carriedOut(sql, work, booked, {
+    refund_id: id,
+    capture_id: taken,
+    status: 'refunded',
+    amount,
+    currency: 'USD',
+    refunded_at: at,
+  })
 }
 
-type AccountRow = {
-  card_number: string
-  cvv: string
-  expiry_month: number
-  expiry_year: number
-  available_cents: number | string
-}
-type TransactionRow = {
-  id: string
-  reference_id: string | null
-  card_number: string
-  amount_cents: number | string
-  status: string
-  created_at: Date
-  expires_at: Date
+async function carriedOut(
+  sql: Sql,
+  { isKept }: Work,
+  booked: PendingQuery<Row[]>,
+  body: Body,
+): Promise<Worked> {
+  const [row] = await sql<
+    { refused: keyof typeof REFUSALS | 'failed' | null }[]
+  >`select bank_keep(${booked}, ${isKept}) as refused`
+  const refused = row?.refused ?? null
+  if (refused === null) return { body }
+  return refused === 'failed' ? refused : refusal(refused)
 }
 
-async function lockTransaction(tx: Tx, type: string, id: unknown): Promise<TransactionRow | undefined> {
-  const [row] = await tx<
-    TransactionRow[]
-  >`select * from transactions where id = ${String(id)} and type = ${type} for update`
-  return row
+const REFUSALS = {
+  invalid_card: 'card not found or invalid',
+  invalid_cvv: 'invalid cvv',
+  card_expired: 'card has expired',
+  insufficient_funds: 'insufficient funds',
+  authorization_not_found: 'authorization not found',
+  authorization_already_used: 'authorization has already been used',
+  authorization_expired: 'authorization has expired',
+  amount_mismatch: 'amount must equal the one before',
+  capture_not_found: 'capture not found',
+  already_refunded: 'capture has already been refunded',
 }
 
-async function book(
-  tx: Tx,
-  key: string,
-  type: string,
-  prefix: string,
-  of: TransactionRow,
-): Promise<{ id: string; at: string }> {
-  const id = `${prefix}_${randomUUID()}`
-  const at = now()
-  await tx`insert into transactions values (${id}, ${type}, ${of.id}, ${of.card_number}, ${of.amount_cents}, 'ACTIVE', ${at}::text::timestamptz, null, ${key})`
-  return { id, at }
+function refusal(error: keyof typeof REFUSALS): Refusal {
+  return { status: error === 'insufficient_funds' ? 402 : 400, error, message: REFUSALS[error] }
+}
+
+/** request.ts has seen to the types; what is left out is the type's zero. */
+const text = (field: unknown) => (typeof field === 'string' ? field : '')
+const cents = (field: unknown) => (typeof field === 'number' ? field : 0)
+
+function booking(prefix: string): { id: string; at: string } {
+  return { id: `${prefix}_${randomUUID()}`, at: now() }
 }
 
 /** As POST answers have it: nanoseconds and an offset. */

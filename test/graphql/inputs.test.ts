@@ -319,3 +319,9 @@ describe('the arguments of a query', () => {
     },
   )
 })
+
+it('twenty mistakes in one variable are enough', async () => {
+  const document = 'query ($s: [PaymentState!]) { payments(filter: { states: $s }) { __typename } }'
+  const { errors } = await client.post(document, { s: Array.from({ length: 10_000 }, () => 'X') })
+  expect(errors).toHaveLength(20)
+})

@@ -4,6 +4,7 @@ import type { Simulator, SimulatorSettings } from '../../src/simulator/simulator
 import { testDatabase } from './database.ts'
 
 export type TestBank = Simulator & {
+  databaseUrl: string
   /** The rows of the bank's ledger, oldest first. */
   transactions(type?: 'AUTHORIZATION' | 'CAPTURE' | 'VOID' | 'REFUND'): Promise<LedgerRow[]>
   account(number?: string): Promise<{ balance: number; available: number }>
@@ -27,6 +28,7 @@ export async function startTestBank(settings: Partial<SimulatorSettings> = {}): 
   afterAll(() => bank.close())
   return {
     ...bank,
+    databaseUrl: url,
     transactions: async (type) => {
       const rows = await bank.sql<LedgerRow[]>`
         select id, type, reference_id, amount_cents::int, status from transactions

@@ -1,16 +1,24 @@
 import { randomUUID } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import postgres from 'postgres'
 import { afterAll, inject } from 'vitest'
 import { connect } from '../../src/db/connection.ts'
 import type { Database } from '../../src/db/connection.ts'
 import { startEmbedded } from '../../src/db/embedded.ts'
 import type { EmbeddedServer } from '../../src/db/embedded.ts'
+import { stopServer } from '../../src/db/embedded/postmaster.ts'
+import { removeWithUs, temporaryFolder } from './temporary.ts'
 
 export type TestDatabase = { url: string; sql: Database }
+
+/**
+ * Vitest loads this module anew for every test file, so this runs at each file's end. An afterAll that is called from
+ * inside a test would never run.
+ */
+const leavings: (() => Promise<unknown>)[] = []
+afterAll(async () => {
+  await Promise.all(leavings.map((leave) => leave()))
+})
 
 /** An empty gateway or bank of this test file's own; dropped when the file has ended. */
 export async function testDatabase(kind: 'gateway' | 'bank' = 'gateway'): Promise<TestDatabase> {
@@ -18,56 +26,32 @@ export async function testDatabase(kind: 'gateway' | 'bank' = 'gateway'): Promis
   const name = `${kind}_${randomUUID().replaceAll('-', '')}`
   await asAdmin(
     server,
-    (admin) => admin`create database ${admin(name)} template ${admin(`${kind}_template`)}`,
+    // Copying files was measured faster than writing them through the log: 12 to 45 ms against 22 to 52.
+    (admin) => admin`create database ${admin(name)} template ${admin(`${kind}_template`)} strategy file_copy`,
   )
   const url = server + name
   const sql = connect(url, { connectionsMax: 5, statementTimeoutMs: 30_000 })
-  afterAll(async () => {
+  leavings.push(async () => {
     await sql.end({ timeout: 1 })
     await asAdmin(server, (admin) => admin`drop database if exists ${admin(name)} with (force)`)
   })
   return { url, sql }
 }
 
-/** A server of the test's own, for what stops and kills it. `restart` comes back on the same port. */
+/** A server of the test's own, for what kills it. `restart` lets it die at once and brings it back on the same port. */
 export async function privateServer(): Promise<
   EmbeddedServer & { restart(whileDown?: () => Promise<void>): Promise<void> }
 > {
-  const folder = await mkdtemp(join(tmpdir(), 'gateway-private-'))
-  let server = await startEmbedded({ folder, durable: false })
-  afterAll(async () => {
-    kill(server.pid)
-    await gone(server.pid)
-    await rm(server.folder, { recursive: true, force: true })
-    await rm(folder, { recursive: true, force: true })
-  })
+  const folder = await temporaryFolder('gateway-private-')
+  const server = await startEmbedded({ folder, durable: false })
+  removeWithUs(server.folder)
   return {
     ...server,
     restart: async (whileDown) => {
-      kill(server.pid)
-      await gone(server.pid)
+      await stopServer(join(server.folder, 'data'), 'SIGQUIT')
       await whileDown?.()
-      server = await startEmbedded({ folder, durable: false, port: server.port })
+      await startEmbedded({ folder, durable: false })
     },
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGQUIT')
-  } catch {
-    // Gone already.
-  }
-}
-
-async function gone(pid: number): Promise<void> {
-  try {
-    for (;;) {
-      process.kill(pid, 0)
-      await pause(10)
-    }
-  } catch {
-    // That is what was waited for.
   }
 }
 
