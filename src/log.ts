@@ -7,7 +7,7 @@ export async function createLogger(level: string, forPeople: boolean): Promise<L
   const options = { level, serializers: { err: safeError }, base: null }
   if (!forPeople) return pino(options)
   const { default: pretty } = await import('pino-pretty')
-  return pino(options, pretty({ translateTime: 'SYS:HH:MM:ss', ignore: 'pid,hostname' }))
+  return pino(options, pretty({ translateTime: 'SYS:HH:MM:ss', singleLine: true }))
 }
 
 /** The text of a Postgres error can echo a value of the statement; its code and place cannot. */

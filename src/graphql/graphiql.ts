@@ -93,7 +93,7 @@ query InReview {
         id
         orderId
         state
-        review { reason since evidence { name value } }
+        review { reason since evidence { operationId reason facts { name value } } }
         operations {
           kind
           status

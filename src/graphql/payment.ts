@@ -1,7 +1,7 @@
 import { allowedOperations } from '../payment/allowed.ts'
 import type { AllowedOperation } from '../payment/allowed.ts'
 import { paymentId } from '../payment/ids.ts'
-import type { Payment, PaymentState, Transition } from '../payment/payment.ts'
+import type { Payment, ReviewEvidence, PaymentState, Transition } from '../payment/payment.ts'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
 import { PaymentOperationEnum, PaymentStateEnum, ProblemCodeEnum } from './enums.ts'
@@ -89,7 +89,7 @@ PaymentType.implement({
       nullable: true,
       description: 'Set while no rule can settle something about it, so that an operator must.',
       resolve: ({ reviewReason: reason, reviewSince: since, reviewEvidence: evidence }) =>
-        reason === null || since === null ? null : { reason, since, evidence },
+        reason === null || since === null ? null : { reason, since, evidence: evidence ?? [] },
     }),
     possibleOrphanHoldSince: t.expose('possibleOrphanHoldSince', {
       type: 'DateTime',
@@ -146,26 +146,37 @@ const AllowedOperationType = builder.objectRef<AllowedOperation>('AllowedOperati
   }),
 })
 
-const ReviewType = builder.objectRef<{ reason: string; since: Date; evidence: unknown }>('Review').implement({
+type Review = { reason: string; since: Date; evidence: ReviewEvidence[] }
+const ReviewType = builder.objectRef<Review>('Review').implement({
   description: 'Why an operator must look at a payment.',
   fields: (t) => ({
-    reason: t.exposeString('reason', { description: 'What no rule can settle.' }),
+    reason: t.exposeString('reason', { description: 'What no rule could settle first.' }),
     since: t.expose('since', { type: 'DateTime', description: 'Since when.' }),
     evidence: t.field({
       type: [EvidenceType],
-      description: 'What is known about it; never card data.',
-      resolve: ({ evidence }) =>
-        Object.entries(Object(evidence) as Record<string, unknown>)
-          .toSorted(([one], [other]) => (one < other ? -1 : 1))
-          .map(([name, value]) => ({
-            name,
-            value: typeof value === 'string' ? value : JSON.stringify(value),
-          })),
+      description: 'What each operation brought to it, oldest first; never card data.',
+      resolve: ({ evidence }) => evidence,
     }),
   }),
 })
 
-const EvidenceType = builder.objectRef<{ name: string; value: string }>('Evidence').implement({
+const EvidenceType = builder.objectRef<ReviewEvidence>('Evidence').implement({
+  description: 'What one operation brought to the review of a payment.',
+  fields: (t) => ({
+    operationId: t.exposeID('operation', { description: 'The operation that met it.' }),
+    reason: t.exposeString('reason', { description: 'What no rule could settle.' }),
+    facts: t.field({
+      type: [FactType],
+      description: 'What the bank said, for instance its id and the amount; by name.',
+      resolve: ({ evidence }) =>
+        Object.entries(evidence)
+          .toSorted(([one], [other]) => (one < other ? -1 : 1))
+          .map(([name, value]) => ({ name, value: String(value) })),
+    }),
+  }),
+})
+
+const FactType = builder.objectRef<{ name: string; value: string }>('Fact').implement({
   description: 'One thing that is known about a payment under review.',
   fields: (t) => ({
     name: t.exposeString('name', { description: 'What it is, for instance `amountCents`.' }),

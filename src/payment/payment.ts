@@ -65,12 +65,20 @@ export type Payment = {
   authorizationExpiresAt: Date | null
   /** Set while an operator must look at it. */
   reviewReason: string | null
-  reviewEvidence: unknown
+  reviewEvidence: ReviewEvidence[] | null
   reviewSince: Date | null
   /** Set when an authorize failed after an attempt that may have left a hold at the bank. */
   possibleOrphanHoldSince: Date | null
   createdAt: Date
   updatedAt: Date
+}
+
+/** Each thing that an operation brought to a payment's review. */
+export type ReviewEvidence = {
+  /** `op_...` */
+  operation: string
+  reason: string
+  evidence: Record<string, string | number | null>
 }
 
 /** A row of `operations`: what a client asked for, known for ever by (client, idempotencyKey). */

@@ -104,22 +104,27 @@ describe('payment', () => {
 
   it('shows its review with the evidence', async () => {
     const payment = await authorized(client)
-    const evidence = { nested: { a: null }, currency: 'EUR', amountCents: 1 }
-    await sql`update payments set review_reason = 'odd', review_since = now(), review_evidence = ${sql.json(evidence)}
-              where id = ${uuidOf(payment)}`
-    expect(
-      await client.query(
-        'query ($id: ID!) { payment(by: { id: $id }) { review { reason evidence { name value } } } }',
-        { id: payment.id },
-      ),
-    ).toEqual({
+    const capture = { paymentId: payment.id, idempotencyKey: randomUUID() }
+    bank.faults.add('other-amount', { endpoint: 'captures' })
+    expect(await client.capture(capture)).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+    const document =
+      'query ($id: ID!) { payment(by: { id: $id }) { state review { reason since evidence { operationId reason facts { name value } } } } }'
+    const reason = expect.stringContaining('does not fit the request')
+    expect(await client.query(document, { id: payment.id })).toEqual({
       payment: {
+        state: 'AUTHORIZED',
         review: {
-          reason: 'odd',
+          reason,
+          since: expect.any(String),
           evidence: [
-            { name: 'amountCents', value: '1' },
-            { name: 'currency', value: 'EUR' },
-            { name: 'nested', value: '{"a":null}' },
+            {
+              operationId: expect.stringMatching(/^op_/),
+              reason,
+              facts: expect.arrayContaining([
+                { name: 'amountCents', value: '5000' },
+                { name: 'expectedAmountCents', value: '4999' },
+              ]),
+            },
           ],
         },
       },

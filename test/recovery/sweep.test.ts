@@ -40,6 +40,9 @@ describe.each(['before', 'after-commit', 'after-store'] as const)(
       await gate.arrived
       doomed.child.kill('SIGKILL')
       await doomed.exited
+      // The bank has seen the connection go.
+      await bank.until((received) => received.at(-1)?.over === true)
+    await bank.until((received) => received.at(-1)?.over === true)
       gate.open()
       expect(await unanswered).toBeNull()
       while ((await stateOf(orderId)) === 'AUTHORIZED') await sweep(here.gateway)
@@ -59,6 +62,9 @@ describe.each(['before', 'after-commit', 'after-store'] as const)(
       await gate.arrived
       doomed.child.kill('SIGKILL')
       await doomed.exited
+      // The bank has seen the connection go.
+      await bank.until((received) => received.at(-1)?.over === true)
+    await bank.until((received) => received.at(-1)?.over === true)
       gate.open()
       expect(await unanswered).toBeNull()
       while ((await stateOf(orderId)) === 'PENDING') await sweep(here.gateway)

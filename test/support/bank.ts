@@ -1,7 +1,7 @@
-import { afterAll } from 'vitest'
 import { startSimulator } from '../../src/simulator/simulator.ts'
 import type { Simulator, SimulatorSettings } from '../../src/simulator/simulator.ts'
 import { testDatabase } from './database.ts'
+import { whenFileEnds } from './leaving.ts'
 
 export type TestBank = Simulator & {
   databaseUrl: string
@@ -25,7 +25,7 @@ export async function startTestBank(settings: Partial<SimulatorSettings> = {}): 
     port: 0,
     settings: { minLatencyMs: 0, maxLatencyMs: 0, failureRate: 0, authExpiryHours: 168, ...settings },
   })
-  afterAll(() => bank.close())
+  whenFileEnds(() => bank.close())
   return {
     ...bank,
     databaseUrl: url,

@@ -1,24 +1,16 @@
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import postgres from 'postgres'
-import { afterAll, inject } from 'vitest'
+import { inject } from 'vitest'
 import { connect } from '../../src/db/connection.ts'
 import type { Database } from '../../src/db/connection.ts'
 import { startEmbedded } from '../../src/db/embedded.ts'
 import type { EmbeddedServer } from '../../src/db/embedded.ts'
 import { stopServer } from '../../src/db/embedded/postmaster.ts'
+import { whenFileEnds } from './leaving.ts'
 import { removeWithUs, temporaryFolder } from './temporary.ts'
 
 export type TestDatabase = { url: string; sql: Database }
-
-/**
- * Vitest loads this module anew for every test file, so this runs at each file's end. An afterAll that is called from
- * inside a test would never run.
- */
-const leavings: (() => Promise<unknown>)[] = []
-afterAll(async () => {
-  await Promise.all(leavings.map((leave) => leave()))
-})
 
 /** An empty gateway or bank of this test file's own; dropped when the file has ended. */
 export async function testDatabase(kind: 'gateway' | 'bank' = 'gateway'): Promise<TestDatabase> {
@@ -31,7 +23,7 @@ export async function testDatabase(kind: 'gateway' | 'bank' = 'gateway'): Promis
   )
   const url = server + name
   const sql = connect(url, { connectionsMax: 5, statementTimeoutMs: 30_000 })
-  leavings.push(async () => {
+  whenFileEnds(async () => {
     await sql.end({ timeout: 1 })
     await asAdmin(server, (admin) => admin`drop database if exists ${admin(name)} with (force)`)
   })

@@ -4,7 +4,6 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
-import { afterAll } from 'vitest'
 import { createBank } from '../../src/bank/client.ts'
 import type { BankOptions } from '../../src/bank/client.ts'
 import { OPERATION_DEFAULTS } from '../../src/config.ts'
@@ -15,6 +14,7 @@ import { createServer } from '../../src/graphql/server.ts'
 import { createInFlight, drained } from '../../src/operation/lock.ts'
 import { client } from './client.ts'
 import type { Client } from './client.ts'
+import { whenFileEnds } from './leaving.ts'
 
 /** Waits a tenth or less of the real ones; everything else as in production. */
 export const QUICK: OperationSettings = {
@@ -58,7 +58,7 @@ export function startTestGateway(options: {
     inFlight: createInFlight(),
   }
   const server = createServer(gateway, { clientOf: () => options.clientName ?? 'ficmart', graphiql: true })
-  afterAll(async () => {
+  whenFileEnds(async () => {
     gateway.inFlight.draining = true
     await drained(gateway.inFlight)
     await bank.close()
@@ -85,7 +85,7 @@ export async function spawnGateway(env: Record<string, string>): Promise<Gateway
   let output = ''
   child.stderr.on('data', (chunk: Buffer) => (output += chunk.toString()))
   const exited = once(child, 'exit').then(([code]) => code as number | null)
-  afterAll(async () => {
+  whenFileEnds(async () => {
     child.kill('SIGKILL')
     await exited
   })
