@@ -1,3 +1,4 @@
+import { answered } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import { leastUuidAt } from './ids.ts'
 import type { Payment, PaymentState } from './payment.ts'
@@ -60,7 +61,7 @@ export async function pageOfPayments(
     conditions.reduce((before, condition) => sql`${before} and ${condition}`, sql`true`)
   const lookAt = byLooking.length === 0 ? page.first + 1 : lookAtMost
 
-  const rows = await sql<(Payment & { lookedAt: number; lastLookedAt: string | null })[]>`
+  const rows = await answered(sql<(Payment & { lookedAt: number; lastLookedAt: string | null })[]>`
     with looked_at as materialized (
       select * from payments p where ${all(byIndex)} order by p.id desc limit ${lookAt}
     ), extent as (
@@ -69,7 +70,7 @@ export async function pageOfPayments(
     select found.*, extent.* from extent left join lateral (
       select * from looked_at p where ${all(byLooking)} order by p.id desc limit ${page.first + 1}
     ) as found on true
-    order by found.id desc`
+    order by found.id desc`)
 
   const found = rows.filter((row) => row.id !== null)
   const payments = found.slice(0, page.first)

@@ -1,3 +1,4 @@
+import { answered } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import type { BankCall, Operation, OperationKind, Payment, Transition } from './payment.ts'
 
@@ -10,8 +11,8 @@ import type { BankCall, Operation, OperationKind, Payment, Transition } from './
 const NEWEST_MAX = 100
 
 export async function paymentsById(gateway: Gateway, ids: readonly string[]): Promise<Payment[]> {
-  return await gateway.sql<Payment[]>`
-    select * from payments where id = any(${ids}::uuid[])`
+  return await answered(gateway.sql<Payment[]>`
+    select * from payments where id = any(${ids}::uuid[])`)
 }
 
 /** The payment that the operation with this key concerns. */
@@ -20,26 +21,26 @@ export async function paymentByKey(
   client: string,
   idempotencyKey: string,
 ): Promise<Payment | null> {
-  const [payment] = await gateway.sql<Payment[]>`
+  const [payment] = await answered(gateway.sql<Payment[]>`
     select p.* from operations o join payments p on p.id = o.payment_id
-    where o.client = ${client} and o.idempotency_key = ${idempotencyKey}`
+    where o.client = ${client} and o.idempotency_key = ${idempotencyKey}`)
   return payment ?? null
 }
 
 /** By the bank's authorization, capture, void or refund id. */
 export async function paymentByBankReference(gateway: Gateway, reference: string): Promise<Payment | null> {
-  const [payment] = await gateway.sql<Payment[]>`
+  const [payment] = await answered(gateway.sql<Payment[]>`
     select * from payments
     where authorization_id = ${reference} or capture_id = ${reference}
        or void_id = ${reference} or refund_id = ${reference}
-    limit 1`
+    limit 1`)
   return payment ?? null
 }
 
 /** Newest first, the newest hundred. */
 export async function paymentsOfOrder(gateway: Gateway, orderId: string): Promise<Payment[]> {
-  return await gateway.sql<Payment[]>`
-    select * from payments where order_id = ${orderId} order by id desc limit ${NEWEST_MAX}`
+  return await answered(gateway.sql<Payment[]>`
+    select * from payments where order_id = ${orderId} order by id desc limit ${NEWEST_MAX}`)
 }
 
 export type ShipmentPayment = {
@@ -51,14 +52,14 @@ export type ShipmentPayment = {
 
 /** An order's payments with what is under way on them, in one snapshot; those that hold money first. */
 export async function paymentsForShipment(gateway: Gateway, orderId: string): Promise<ShipmentPayment[]> {
-  const rows = await gateway.sql<(Payment & Omit<ShipmentPayment, 'payment'>)[]>`
+  const rows = await answered(gateway.sql<(Payment & Omit<ShipmentPayment, 'payment'>)[]>`
     select p.*, o.kind as operation_in_flight,
            coalesce(p.authorization_expires_at
                     > coalesce(${gateway.clock.databaseTime()}::timestamptz, clock_timestamp()), false) as holds_now
     from payments p
     left join operations o on o.payment_id = p.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE'
     where p.order_id = ${orderId}
-    order by (p.state in ('CAPTURED', 'AUTHORIZED')) desc, p.id desc limit ${NEWEST_MAX}`
+    order by (p.state in ('CAPTURED', 'AUTHORIZED')) desc, p.id desc limit ${NEWEST_MAX}`)
   return rows.map(({ operationInFlight, holdsNow, ...payment }) => ({ payment, operationInFlight, holdsNow }))
 }
 
@@ -67,14 +68,14 @@ export async function operationByKey(
   client: string,
   idempotencyKey: string,
 ): Promise<Operation | null> {
-  const [operation] = await gateway.sql<Operation[]>`
-    select * from operations where client = ${client} and idempotency_key = ${idempotencyKey}`
+  const [operation] = await answered(gateway.sql<Operation[]>`
+    select * from operations where client = ${client} and idempotency_key = ${idempotencyKey}`)
   return operation ?? null
 }
 
 export async function operationsById(gateway: Gateway, ids: readonly string[]): Promise<Operation[]> {
-  return await gateway.sql<Operation[]>`
-    select * from operations where id = any(${ids}::uuid[])`
+  return await answered(gateway.sql<Operation[]>`
+    select * from operations where id = any(${ids}::uuid[])`)
 }
 
 /** Oldest first, of each payment the newest hundred. */
@@ -82,11 +83,11 @@ export async function operationsOfPayments(
   gateway: Gateway,
   paymentIds: readonly string[],
 ): Promise<(Operation & { paymentId: string })[]> {
-  return await gateway.sql<(Operation & { paymentId: string })[]>`
+  return await answered(gateway.sql<(Operation & { paymentId: string })[]>`
     select newest.* from unnest(${paymentIds}::uuid[]) as wanted (id)
     cross join lateral (select * from operations o where o.payment_id = wanted.id
                         order by o.id desc limit ${NEWEST_MAX}) as newest
-    order by newest.id`
+    order by newest.id`)
 }
 
 /** At most one of each payment. The release of a stray hold is none: it leaves the payment free. */
@@ -94,9 +95,9 @@ export async function operationsInFlight(
   gateway: Gateway,
   paymentIds: readonly string[],
 ): Promise<(Operation & { paymentId: string })[]> {
-  return await gateway.sql<(Operation & { paymentId: string })[]>`
+  return await answered(gateway.sql<(Operation & { paymentId: string })[]>`
     select * from operations
-    where payment_id = any(${paymentIds}::uuid[]) and status = 'UNRESOLVED' and kind <> 'RELEASE'`
+    where payment_id = any(${paymentIds}::uuid[]) and status = 'UNRESOLVED' and kind <> 'RELEASE'`)
 }
 
 /** Oldest first. */
@@ -104,8 +105,8 @@ export async function transitionsOfPayments(
   gateway: Gateway,
   paymentIds: readonly string[],
 ): Promise<Transition[]> {
-  return await gateway.sql<Transition[]>`
-    select * from transitions where payment_id = any(${paymentIds}::uuid[]) order by payment_id, version`
+  return await answered(gateway.sql<Transition[]>`
+    select * from transitions where payment_id = any(${paymentIds}::uuid[]) order by payment_id, version`)
 }
 
 /** Oldest first, of each operation the newest hundred. */
@@ -113,14 +114,14 @@ export async function bankCallsOfOperations(
   gateway: Gateway,
   operationIds: readonly string[],
 ): Promise<BankCall[]> {
-  return await gateway.sql<BankCall[]>`
+  return await answered(gateway.sql<BankCall[]>`
     select newest.* from unnest(${operationIds}::uuid[]) as wanted (id)
     cross join lateral (select * from bank_calls c where c.operation_id = wanted.id
                         order by c.id desc limit ${NEWEST_MAX}) as newest
-    order by newest.id`
+    order by newest.id`)
 }
 
 /** Whether the database answers at all; throws when it does not. */
 export async function databaseAnswers(gateway: Gateway): Promise<void> {
-  await gateway.sql`select 1`
+  await answered(gateway.sql`select 1`)
 }
