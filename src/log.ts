@@ -5,9 +5,11 @@ import postgres from 'postgres'
 /** JSON lines; on a terminal, in development, lines for people. Never card data: errors are cut to what is safe. */
 export async function createLogger(level: string, forPeople: boolean): Promise<Logger> {
   const options = { level, serializers: { err: safeError }, base: null }
-  if (!forPeople) return pino(options)
-  const { default: pretty } = await import('pino-pretty')
-  return pino(options, pretty({ translateTime: 'SYS:HH:MM:ss', singleLine: true }))
+  // The image, made for production, does not have it.
+  const printer = forPeople ? await import('pino-pretty').catch(() => null) : null
+  return printer === null
+    ? pino(options)
+    : pino(options, printer.default({ translateTime: 'SYS:HH:MM:ss', singleLine: true }))
 }
 
 /** The text of a Postgres error can echo a value of the statement; its code and place cannot. */

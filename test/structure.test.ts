@@ -1,0 +1,70 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, it } from 'vitest'
+import { readConfig } from '../src/config.ts'
+
+/** What keeps the project readable, and its README true. */
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const sources = (await readdir(join(root, 'src'), { recursive: true })).filter((file) => file.endsWith('.ts'))
+const folderOf = (file: string) => (file.includes('/') ? (file.split('/')[0] ?? '') : '')
+
+/** Who may import whom. `gateway.ts` is the type that everything is given; only main.ts sees all. */
+const MAY_IMPORT: Record<string, string[]> = {
+  graphql: ['operation', 'payment'],
+  recovery: ['operation', 'payment', 'db'],
+  operation: ['payment', 'bank', 'db'],
+  bank: ['payment'],
+  payment: ['db'],
+  db: [],
+  simulator: ['db', 'config.ts', 'process.ts'],
+}
+
+it.each(Object.keys(MAY_IMPORT))('src/%s imports only what lies below it', async (folder) => {
+  const allowed = new Set([folder, 'gateway.ts', ...(MAY_IMPORT[folder] ?? [])])
+  for (const file of sources.filter((source) => folderOf(source) === folder)) {
+    const text = await readFile(join(root, 'src', file), 'utf8')
+    for (const [, imported = ''] of text.matchAll(/from '(\.[^']+)'/g)) {
+      const path = relative(join(root, 'src'), join(root, 'src', dirname(file), imported))
+      expect([file, folderOf(path) || path]).toEqual([
+        file,
+        expect.toSatisfy((name: string) => allowed.has(name)),
+      ])
+    }
+  }
+})
+
+it('only the bank client and the simulator speak HTTP, only db makes connections', async () => {
+  for (const file of sources) {
+    const text = await readFile(join(root, 'src', file), 'utf8')
+    const speaks = /from '(ofetch|undici)'/.test(text) ? ['bank'] : []
+    const connects = /= postgres\(|return postgres\(/.test(text) ? ['db', 'simulator'] : []
+    if (speaks.length + connects.length > 0) expect([file, ...speaks, ...connects]).toContain(folderOf(file))
+  }
+})
+
+it('no file has grown past what a reader holds', async () => {
+  for (const file of sources) {
+    const lines = (await readFile(join(root, 'src', file), 'utf8')).split('\n').length
+    expect([file, lines]).toEqual([file, expect.toSatisfy((count: number) => count <= 260)])
+  }
+})
+
+it('the README lists every setting, with its default, and no other', async () => {
+  const readme = await readFile(join(root, 'README.md'), 'utf8')
+  const config = await readFile(join(root, 'src/config.ts'), 'utf8')
+  const settings = [...config.matchAll(/^ {2}([A-Z][A-Z_]+):/gm)].map((match) => match[1])
+  const rows = [...readme.matchAll(/^\| (`[A-Z].*?) \|(.*)$/gm)].flatMap(([row, names = '']) =>
+    /`[A-Z]+(_[A-Z]+)*`/.test(names) && !/SAME_KEY|NEW_KEY|WAIT|DO_NOT_RETRY/.test(row)
+      ? [...names.matchAll(/`([A-Z_]+)`/g)].map((match) => match[1])
+      : [],
+  )
+  expect(rows.toSorted()).toEqual(settings.toSorted())
+  expect(readConfig({})).toMatchObject({ production: false, port: 4000, databaseUrl: null, bankUrl: null })
+})
+
+it('TRADEOFFS.md keeps within 1,000 words', async () => {
+  const text = await readFile(join(root, 'TRADEOFFS.md'), 'utf8')
+  expect(text.split(/\s+/).filter((word) => word !== '').length).toBeLessThanOrEqual(1_000)
+})
