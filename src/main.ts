@@ -26,12 +26,13 @@ async function main(): Promise<void> {
   try {
     const config = readConfig(process.env)
     const log = await createLogger(config.logLevel, process.stdout.isTTY && !config.production)
+    const stopped = stopRequested()
     const startedMs = performance.now()
     const places = await start(config, log, stops)
     if (!config.production)
       process.stdout.write(welcome({ ...places, startedInMs: performance.now() - startedMs }))
     log.info({ url: places.url, bank: places.bankUrl }, 'ready')
-    const reason = await stopRequested()
+    const reason = await stopped
     log.info({ reason }, 'stopping: nothing more is sent to the bank, what is there is settled')
   } catch (error) {
     if (!(error instanceof StartRefused)) throw error

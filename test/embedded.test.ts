@@ -1,7 +1,7 @@
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -17,9 +17,10 @@ import { removeWithUs, temporaryFolder } from './support/temporary.ts'
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('..', import.meta.url))
 const isRoot = process.getuid?.() === 0
-const nobody = {
-  uid: Number(spawnSync('id', ['-u', 'nobody']).stdout),
-  gid: Number(spawnSync('id', ['-g', 'nobody']).stdout),
+/** An ordinary user, and not the one that root's servers run as. */
+const daemon = {
+  uid: Number(spawnSync('id', ['-u', 'daemon']).stdout),
+  gid: Number(spawnSync('id', ['-g', 'daemon']).stdout),
 }
 /** A server's folder after its first start, to copy: a first start takes a second. */
 let seed: string
@@ -64,7 +65,12 @@ async function startElsewhere(folder: string, options: Elsewhere = {}) {
       process.exit(1)
     }`
   const args = ['-c', `umask ${umask}; exec "$0" --input-type=module -e "$1"`, process.execPath, script]
-  const child = spawn('sh', args, { env: { PATH: process.env['PATH'], ...env }, cwd: '/', ...user })
+  const child = spawn('sh', args, {
+    env: { PATH: process.env['PATH'], ...env },
+    cwd: '/',
+    detached: true,
+    ...user,
+  })
   let said = ''
   child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
   const [line] = (await Promise.race([
@@ -73,8 +79,10 @@ async function startElsewhere(folder: string, options: Elsewhere = {}) {
   ])) as [Buffer]
   const server = JSON.parse(line.toString()) as { pid: number; port: number; folder: string }
   const end = async (signal: 'SIGTERM' | 'SIGKILL') => {
-    child.kill(signal)
-    await once(child, 'exit')
+    const exit = once(child, 'exit')
+    // To the whole group, as a terminal sends Ctrl-C: the server must not be in it.
+    process.kill(-Number(child.pid), signal)
+    await exit
   }
   return { ...server, end }
 }
@@ -148,10 +156,11 @@ describe.concurrent('the embedded Postgres', () => {
     await query(first, 'postgres', 'create table kept as select 1 as one')
     process.kill(first.pid, 'SIGKILL')
     await expect.poll(() => isRunning(first.pid), { interval: 10 }).toBe(false)
-    // By now that process id may be anybody's; ours, for instance.
+    // By now that process id may be another's, of the same user.
     const pidFile = join(first.folder, 'data', 'postmaster.pid')
     const [, ...lines] = (await readFile(pidFile, 'utf8')).split('\n')
-    const someone = spawn('sleep', ['60'], { ...(isRoot ? nobody : {}), stdio: 'ignore' })
+    const { uid, gid } = await stat(pidFile)
+    const someone = spawn('sleep', ['60'], { uid, gid, stdio: 'ignore' })
     someone.unref()
     await writeFile(pidFile, [someone.pid, ...lines].join('\n'))
     const second = await start(folder)
@@ -183,13 +192,20 @@ describe.concurrent('the embedded Postgres', () => {
     expect(await isRunning(here.pid)).toBe(false)
   })
 
-  it('is stopped by one of two that leave at once, and started by one who comes meanwhile', async () => {
+  it('is stopped by one of two that leave at once', async () => {
     const folder = await usedFolder()
     const [one, two] = await Promise.all([start(folder), start(folder)])
-    const [three] = await Promise.all([start(folder), one.stop(), two.stop()])
-    expect(await query(three, 'postgres', 'select 1 as one')).toEqual([{ one: 1 }])
-    await three.stop()
-    expect(await isRunning(three.pid)).toBe(false)
+    await Promise.all([one.stop(), two.stop()])
+    expect(await isRunning(one.pid)).toBe(false)
+  })
+
+  it('is there for one who comes while the last one leaves', async () => {
+    const folder = await usedFolder()
+    const first = await start(folder)
+    const [second] = await Promise.all([start(folder), first.stop()])
+    expect(await query(second, 'postgres', 'select 1 as one')).toEqual([{ one: 1 }])
+    await second.stop()
+    expect(await isRunning(second.pid)).toBe(false)
   })
 
   it('is left running for a client that only knows its URL', async () => {
@@ -225,6 +241,7 @@ describe.concurrent('the embedded Postgres', () => {
       umask: '077',
       env: { LC_ALL: 'xx_YY.UTF-8' },
     })
+    expect(folder).toBe(join(project, '.data/pg'))
     expect((await readdir(folder)).some((name) => name.startsWith('native-'))).toBe(true)
     const server = await start(folder)
     expect(await query(server, 'postgres', `select current_setting('server_encoding'), upper('ni')`)).toEqual(
@@ -249,8 +266,8 @@ describe.concurrent('the embedded Postgres', () => {
   it.skipIf(!isRoot)('starts for an ordinary user, then for root, and for the user again', async () => {
     const project = await copyOfProject()
     const folder = join(project, '.data')
-    await run('chown', ['-R', `${nobody.uid}:${nobody.gid}`, project])
-    for (const user of [nobody, { uid: 0, gid: 0 }, nobody]) {
+    await run('chown', ['-R', `${daemon.uid}:${daemon.gid}`, project])
+    for (const user of [daemon, { uid: 0, gid: 0 }, daemon]) {
       const { end, pid } = await startElsewhere(folder, { project, user })
       await end('SIGTERM')
       expect(await isRunning(pid)).toBe(false)

@@ -61,6 +61,30 @@ describe('the same request again', () => {
     expect(bank.received).toHaveLength(asked)
   })
 
+  it('a client that hangs up in the middle changes nothing: the payment is made, and its repeat gets the receipt', async () => {
+    const input = {
+      idempotencyKey: randomUUID(),
+      orderId: order,
+      customerId: 'c',
+      amountCents: 5_006,
+      card: TEST_CARD,
+    }
+    const gate = bank.faults.hold('before', { endpoint: 'authorizations', method: 'POST' })
+    const hangUp = new AbortController()
+    const query =
+      'mutation ($input: AuthorizePaymentInput!) { authorizePayment(input: $input) { __typename } }'
+    const gone = one.client.post(query, { input }, { signal: hangUp.signal })
+    await gate.arrived
+    hangUp.abort()
+    await expect(gone).rejects.toThrow('aborted')
+    gate.open()
+    expect(succeeded(await two.client.authorize(input))).toMatchObject({
+      replayed: true,
+      payment: { state: 'AUTHORIZED' },
+    })
+    expect(await holdsOf(5_006)).toHaveLength(1)
+  })
+
   it('keys of different clients are different keys', async () => {
     const other = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url, clientName: 'another' })
     const idempotencyKey = randomUUID()

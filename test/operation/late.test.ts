@@ -1,0 +1,87 @@
+import { randomUUID } from 'node:crypto'
+import { expect, it } from 'vitest'
+import { systemClock } from '../../src/gateway.ts'
+import { startTestBank } from '../support/bank.ts'
+import { succeeded } from '../support/client.ts'
+import { testDatabase } from '../support/database.ts'
+import { startTestGateway } from '../support/gateway.ts'
+
+/** A process that was paused, or lost its way, between a claim and its send. */
+
+const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
+
+/** A gateway whose clock jumps ahead, as after a pause, when it is told to. */
+function pausing() {
+  const test = startTestGateway({
+    databaseUrl: database.url,
+    bankUrl: bank.url,
+    settings: { attemptTimeoutMs: 400, quietPeriodMs: 100, requestDeadlineMs: 60_000 },
+  })
+  let aheadMs = 0
+  const pauses: number[] = []
+  test.gateway.clock = {
+    ...systemClock,
+    monotonicMs: () => systemClock.monotonicMs() + aheadMs,
+    // Asked for each statement: a pause begins as the statement leaves.
+    databaseTime: () => {
+      aheadMs += pauses.shift() ?? 0
+      return null
+    },
+  }
+  const sleepFor = (ms: number) => (aheadMs += ms)
+  return { ...test, pauses, sleepFor }
+}
+
+const operationOf = async (orderId: string) => {
+  const [row] = await database.sql<{ attempt: number; status: string }[]>`
+    select attempt, status from operations where input ->> 'orderId' = ${orderId}`
+  return row
+}
+
+it('a claim that took longer than 5 s sends nothing; it is claimed again first', async () => {
+  const { client, pauses } = pausing()
+  pauses.push(6_000, 6_000)
+  const orderId = randomUUID()
+  const sent = bank.received.length
+  expect(succeeded(await client.authorize({ orderId })).payment.state).toBe('AUTHORIZED')
+  expect(await operationOf(orderId)).toEqual({ attempt: 3, status: 'SUCCEEDED' })
+  expect(bank.received.slice(sent)).toHaveLength(1)
+})
+
+it('a definite no is confirmed only by a healthy bank, and under a claim that is fresh by then', async () => {
+  const { client, gateway, sleepFor } = pausing()
+  const { bank: real } = gateway
+  const healths = [true, true, true]
+  gateway.bank = {
+    ...real,
+    healthy: async () => {
+      if (healths.shift() === true && healths.length === 1) sleepFor(6_000)
+      return await real.healthy()
+    },
+  }
+  bank.faults.add('card-or-parent-not-found', { endpoint: 'authorizations', probe: false })
+  bank.faults.add('unhealthy', { endpoint: 'health' })
+  const orderId = randomUUID()
+  const sends = () => bank.received.filter((line) => line.path.endsWith('/authorizations')).length
+  const before = sends()
+  expect(succeeded(await client.authorize({ orderId })).payment.state).toBe('AUTHORIZED')
+  // Sent, refused; not sent (unhealthy); not sent (the claim had aged); sent.
+  expect(sends() - before).toBe(2)
+  expect(await operationOf(orderId)).toEqual({ attempt: 4, status: 'SUCCEEDED' })
+})
+
+it('a fault of ours after the claim is answered as unknown, and the repeat finds the outcome', async () => {
+  const { client, gateway, logged } = pausing()
+  const { bank: real } = gateway
+  gateway.bank = { ...real, send: () => Promise.reject(new Error('a bug of ours')) }
+  const input = { orderId: randomUUID(), idempotencyKey: randomUUID() }
+  expect(await client.authorize(input)).toMatchObject({
+    code: 'OUTCOME_UNKNOWN',
+    payment: { state: 'PENDING' },
+  })
+  expect(logged.join('')).toContain('lost track of an operation')
+  gateway.bank = real
+  let answer = await client.authorize(input)
+  while (answer.code === 'OUTCOME_UNKNOWN') answer = await client.authorize(input)
+  expect(answer).toMatchObject({ code: 'BANK_UNAVAILABLE', payment: { state: 'FAILED' } })
+})
