@@ -10,6 +10,14 @@ begin
   end loop;
 end $$;
 
+-- Those of operations that have a payment; an authorize frees or takes its order as well.
+create or replace function lock_payments(items jsonb) returns void language sql as $$
+  select lock_all(array(
+    select 'payment:' || (r ->> 'paymentId') from jsonb_array_elements(items) as r
+    union all
+    select 'order:' || (r ->> 'orderId') from jsonb_array_elements(items) as r where r ->> 'orderId' is not null))
+$$;
+
 -- The exchanges with the bank that an item reports. A statement that is repeated reports the same ones again.
 create or replace function record_calls(operation uuid, calls jsonb) returns void language sql as $$
   insert into bank_calls (id, operation_id, attempt, purpose, endpoint, started_at, duration_ms, http_status,

@@ -26,10 +26,7 @@ declare
   stray stray_holds;
   to_state text;
 begin
-  perform lock_all(array(
-    select 'payment:' || (r ->> 'paymentId') from jsonb_array_elements(items) as r
-    union all
-    select 'order:' || (r ->> 'orderId') from jsonb_array_elements(items) as r where r ->> 'orderId' is not null));
+  perform lock_payments(items);
   moment := coalesce(at_time, clock_timestamp());
 
   for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
