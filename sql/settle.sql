@@ -94,8 +94,8 @@ begin
         where o.id = op.id;
       end if;
 
-    elsif op.status = 'UNRESOLVED' and op.attempt_token <> (request ->> 'token')::uuid then
-      answer := 'TAKEN';
+    elsif op.status <> 'UNRESOLVED' or op.attempt_token <> (request ->> 'token')::uuid then
+      answer := case when op.status = 'UNRESOLVED' then 'TAKEN' else 'SETTLED' end;
       if not coalesce((conclusion ->> 'isFact')::boolean, false) then
         review := null;
       end if;

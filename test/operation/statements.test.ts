@@ -356,6 +356,18 @@ describe('settle', () => {
       operation: { code: 'PAYMENT_NOT_FOUND' },
     })
   })
+  it('takes no doubt about an operation that has been answered', async () => {
+    const paymentId = await authorizedPayment()
+    const capture = followUp('CAPTURE', paymentId)
+    await one('claim', [capture])
+    await one('settle', [outcome(capture, fact('cap_certain_1'))])
+    const review = { reason: 'a conflict', evidence: {} }
+    expect(await one('settle', [outcome(capture, { is: 'REVIEW', isFact: false, review })])).toMatchObject({
+      answer: 'SETTLED',
+      operation: { status: 'SUCCEEDED' },
+      payment: { state: 'CAPTURED', review_reason: null },
+    })
+  })
   it('takes a review only from the current claim, unless it tells what the bank has done', async () => {
     const paymentId = await authorizedPayment()
     const capture = followUp('CAPTURE', paymentId)
