@@ -1,29 +1,19 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, describe, expect, inject, it } from 'vitest'
+import { describe, expect, inject, it } from 'vitest'
 import { startTestBank } from './support/bank.ts'
 import { authorized } from './support/client.ts'
 import { testDatabase } from './support/database.ts'
 import { spawnGateway } from './support/gateway.ts'
+import { temporaryFolder } from './support/temporary.ts'
 
 /** `npm start` as a new user meets it, and what it says when something is not as it should be. */
 
 const main = fileURLToPath(new URL('../dist/main.js', import.meta.url))
-const folders: string[] = []
-afterAll(async () => {
-  for (const folder of folders) await rm(folder, { recursive: true, force: true })
-})
-const newFolder = async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'gateway-start-'))
-  folders.push(folder)
-  return folder
-}
+const newFolder = () => temporaryFolder('gateway-start-')
 
 /** Runs it until it ends by itself. */
 async function refusedStart(
