@@ -202,17 +202,21 @@ export const INVARIANTS: readonly Invariant[] = [
     id: 'I9',
     says: 'nothing is unresolved when recovery has had its time',
     violations: `
-      select o.id, o.kind, o.attempt, o.attempt_purpose, o.ambiguous_at, o.leased_until, p.state, p.review_reason
-      from receipts.operations o left join receipts.payments p on p.id = o.payment_id where o.status = 'UNRESOLVED'
+      select u.id::text, u.kind, u.attempt, u.attempt_purpose, u.ambiguous_at, u.leased_until, p.state, p.review_reason
+      from seen.unresolved u left join receipts.operations o using (id) left join receipts.payments p on p.id = o.payment_id
       union all
-      select p.id, 'no operation', null, null, null, null, p.state, p.review_reason
-      from receipts.payments p
-      where p.state = 'PENDING'
-        and not exists (select from receipts.operations o where o.payment_id = p.id and o.status = 'UNRESOLVED')`,
+      select p.id::text, 'no operation', null, null, null, null, p.state, p.review_reason
+      from receipts.payments p where p.state = 'PENDING'`,
   },
   {
     id: 'I10',
     says: 'no card number or CVV in any table, file, log line or answer of the gateway',
     violations: 'select * from seen.leaks',
+  },
+  { id: '', says: 'every answer is one of the API', violations: 'select * from seen.faulty' },
+  {
+    id: '',
+    says: 'no gateway ended by itself, and each stopped in order',
+    violations: 'select * from seen.ends',
   },
 ]

@@ -178,8 +178,10 @@ const BREAKS: [invariant: string, what: string, tampering: string][] = [
     'a send while the first is open',
     exchange('1010', 'ended_ms = null') + ';' + sent('1010', 'true', 99),
   ],
-  ['nothing is unresolved', 'an operation', operation('VOID-104', `status = 'UNRESOLVED'`)],
+  ['nothing is unresolved', 'an operation', `insert into seen.unresolved (id) values ('${id(1041)}')`],
   ['nothing is unresolved', 'a PENDING payment', payment(105, `state = 'PENDING'`)],
+  ['every answer', 'an error', `insert into seen.faulty values ('Unexpected error')`],
+  ['no gateway', 'one exited', 'insert into seen.ends values (1)'],
   ['no card number', 'one was found', `insert into seen.leaks values ('table payments', 'a card number')`],
 ]
 

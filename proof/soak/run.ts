@@ -1,0 +1,113 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { seeded } from '../support/random.ts'
+import { nothingSeen } from './clients.ts'
+import type { Seen, World } from './clients.ts'
+import { startFaults } from './faults.ts'
+import { live } from './life.ts'
+import { planLives } from './plan.ts'
+import { rowsOf, setStage } from './stage.ts'
+import { judge } from './verdict.ts'
+import type { Verdict } from './verdict.ts'
+
+/**
+ * One soak: payments live their lives through three gateways while all that can fail does; then the faults end, recovery
+ * has its time, and both ledgers are laid side by side.
+ */
+export type SoakOptions = {
+  payments: number
+  /** Of all durations; 1 as in production. */
+  scale: number
+  seed: number
+  show: (line: string) => void
+}
+export type SoakReport = Verdict & {
+  faults: Map<string, number>
+  seen: Seen
+  tookMs: number
+  /** From the last fault until nothing was unresolved. */
+  settledMs: number
+}
+
+/** What two cores carry; and the least time in which lives begin, for every fault to strike twice. */
+const LIVES_PER_SECOND = 20
+const BEGIN_MS_MIN = 200_000
+/** A lease, in which lives that have begun still meet faults. */
+const LAST_FAULTS_MS = 50_000
+const RECOVERY_MS = 90_000
+
+export async function soak({ payments, scale, seed, show }: SoakOptions): Promise<SoakReport> {
+  const startedMs = performance.now()
+  show('starting two Postgres servers, a bank and three gateways')
+  const stage = await setStage(scale, seeded(seed))
+  try {
+    const { gateways } = stage
+    const receiptsUrl = stage.receiptsServer.url('gateway')
+    const over = new AbortController()
+    const world: World = {
+      gatewayUrl: (random) => gateways.url(random),
+      scale,
+      over: over.signal,
+      seen: nothingSeen(),
+    }
+    const faults = startFaults({ ...stage, scale, random: seeded(seed + 1) })
+    const beginMs = Math.max((payments / LIVES_PER_SECOND) * 1_000, BEGIN_MS_MIN * scale)
+    const count = { begun: 0, done: 0 }
+    const lives = Promise.all(
+      planLives(payments, seed).map(async (life) => {
+        await pause((life.number / payments) * beginMs)
+        count.begun += 1
+        await live(world, life)
+        count.done += 1
+      }),
+    )
+    const watching = watch(over.signal, async () => {
+      const unresolved = (await unresolvedIn(receiptsUrl))?.length ?? 'not to be told'
+      const struck = [...faults.counts().values()].reduce((sum, times) => sum + times, 0)
+      show(
+        `${count.done} of ${payments} payments done, ${count.begun - count.done} under way, ` +
+          `${struck} faults so far, unresolved now: ${unresolved}`,
+      )
+    })
+
+    await Promise.race([lives, pause(beginMs + LAST_FAULTS_MS * scale)])
+    await faults.stop()
+    const struck = faults.counts()
+    const quietMs = performance.now()
+    const leftMs = () => Math.max(0, quietMs + RECOVERY_MS * scale - performance.now())
+    let unresolved = await unresolvedIn(receiptsUrl)
+    while (unresolved?.length !== 0 && leftMs() > 0) {
+      await pause(POLL_MS)
+      unresolved = await unresolvedIn(receiptsUrl)
+    }
+    const settledMs = performance.now() - quietMs
+    // Clients ask once more for what has been settled.
+    await Promise.race([lives, pause(leftMs())])
+    over.abort()
+    await Promise.all([lives, watching])
+
+    show('laying both ledgers side by side')
+    const exitCodes = await gateways.stop()
+    const verdict = await judge(stage, world.seen, { exitCodes, unresolved: unresolved ?? [] })
+    return { ...verdict, faults: struck, seen: world.seen, tookMs: performance.now() - startedMs, settledMs }
+  } finally {
+    await stage.end()
+  }
+}
+
+const POLL_MS = 200
+const WATCH_MS = 500
+
+async function watch(over: AbortSignal, look: () => Promise<void>): Promise<void> {
+  while (!over.aborted) {
+    await look()
+    await pause(WATCH_MS)
+  }
+}
+
+/** Null while the receipts are away. */
+async function unresolvedIn(url: string): Promise<Record<string, unknown>[] | null> {
+  return await rowsOf(
+    url,
+    `select id, kind, attempt, attempt_purpose, ambiguous_at, leased_until from operations where status = 'UNRESOLVED'`,
+  )
+}
