@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import { told } from '../../proof/soak/report.ts'
 import { soak } from '../../proof/soak/run.ts'
-import { readSeed } from '../../proof/support/random.ts'
+import { readSeed } from '../../proof/support/program.ts'
 
 /** The short form of `npm run soak`: the same program, at a tenth of all durations. */
 
