@@ -22,11 +22,12 @@ const LEGAL = `('', 'PENDING', 'AUTHORIZE'), ('PENDING', 'AUTHORIZED', 'AUTHORIZ
                ('PENDING', 'FAILED', 'AUTHORIZE'), ('AUTHORIZED', 'CAPTURED', 'CAPTURE'), ('AUTHORIZED', 'VOIDED', 'VOID'),
                ('AUTHORIZED', 'EXPIRED', 'EXPIRE'), ('CAPTURED', 'REFUNDED', 'REFUND'), ('FAILED', 'VOIDED', 'RELEASE')`
 
-/** A hold that no receipt has. */
-const ORPHANS = `
-  select t.id, t.amount_cents, t.status, t.key_stored, t.idempotency_key, o.payment_id
+/** Holds that no receipt has; and those that none will get, since their operation has ended. */
+const UNKNOWN_HOLDS = `
+  select t.id, t.amount_cents, t.status, t.key_stored, t.idempotency_key, o.payment_id, o.status as operation_status
   from bank.transactions t left join receipts.operations o on 'op_' || o.id = t.idempotency_key
   where t.type = 'AUTHORIZATION' and not exists (select from receipts.payments p where p.authorization_id = t.id)`
+const ORPHANS = `select * from (${UNKNOWN_HOLDS}) unknown where operation_status is distinct from 'UNRESOLVED'`
 
 export const INVARIANTS: readonly Invariant[] = [
   {
@@ -81,7 +82,7 @@ export const INVARIANTS: readonly Invariant[] = [
       left join receipts.payments p on p.id = o.payment_id
       where (o.kind, t.type) not in (select kind, type from ${MADE}) or o.id is null
          or t.amount_cents is distinct from p.amount_cents
-         or o.status <> 'SUCCEEDED' and (
+         or o.status = 'REFUSED' and (
               t.type <> 'AUTHORIZATION' or p.possible_orphan_hold_since is null
               and not exists (select from receipts.stray_holds s where s.authorization_id = t.id))`,
   },
@@ -132,8 +133,8 @@ export const INVARIANTS: readonly Invariant[] = [
         (select coalesce(sum(amount_cents) filter (where state = 'CAPTURED'), 0) as captured,
                 coalesce(sum(amount_cents) filter (where state = 'AUTHORIZED'), 0) as authorized
          from receipts.payments) as receipts,
-        (select coalesce(sum(amount_cents) filter (where status = 'ACTIVE'), 0) as orphaned from (${ORPHANS}) orphan) as orphans
-      where taken <> captured or held <> authorized + orphaned`,
+        (select coalesce(sum(amount_cents) filter (where status = 'ACTIVE'), 0) as unknown from (${UNKNOWN_HOLDS}) hold) as unknown_holds
+      where taken <> captured or held <> authorized + unknown`,
   },
   {
     id: 'I6',

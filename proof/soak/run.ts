@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
+import { Semaphore } from 'async-mutex'
 import { seeded } from '../support/random.ts'
 import { nothingSeen } from './clients.ts'
 import type { Seen, World } from './clients.ts'
@@ -33,6 +34,12 @@ export type SoakReport = Verdict & {
 /** What two cores carry; and the least time in which lives begin, for every fault to strike twice. */
 const LIVES_PER_SECOND = 20
 const BEGIN_MS_MIN = 200_000
+/**
+ * Where a machine that is busy with other things cannot keep up, the next ones wait. At a tenth of the durations
+ * recovery asks ten times as often; for hundreds at once it would then need all of the time that there is.
+ */
+const LIVES_AT_ONCE = 400
+const LIVES_AT_ONCE_MIN = 40
 /** A lease, in which lives that have begun still meet faults. */
 const LAST_FAULTS_MS = 50_000
 const RECOVERY_MS = 90_000
@@ -54,13 +61,19 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
     }
     const faults = startFaults({ ...stage, scale, random: seeded(seed + 1) })
     const beginMs = Math.max((payments / LIVES_PER_SECOND) * 1_000, BEGIN_MS_MIN * scale)
+    const places = new Semaphore(Math.max(LIVES_AT_ONCE_MIN, LIVES_AT_ONCE * scale))
     const count = { begun: 0, done: 0 }
+    let lastBegins = () => {}
+    const allBegun = new Promise<void>((resolve) => (lastBegins = resolve))
     const lives = Promise.all(
       planLives(payments, seed).map(async (life) => {
         await pause((life.number / payments) * beginMs)
-        count.begun += 1
-        await live(world, life)
-        count.done += 1
+        await places.runExclusive(async () => {
+          count.begun += 1
+          if (count.begun === payments) lastBegins()
+          await live(world, life)
+          count.done += 1
+        })
       }),
     )
     const watching = watch(over.signal, async () => {
@@ -72,7 +85,8 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
       )
     })
 
-    await Promise.race([lives, pause(beginMs + LAST_FAULTS_MS * scale)])
+    await allBegun
+    await Promise.race([lives, pause(LAST_FAULTS_MS * scale)])
     await faults.stop()
     const struck = faults.counts()
     const quiet = { at: new Date().toISOString(), ms: performance.now() }
