@@ -6,6 +6,7 @@ import type { Seen, World } from './clients.ts'
 import { startFaults } from './faults.ts'
 import { live } from './life.ts'
 import { planLives } from './plan.ts'
+import type { Life } from './plan.ts'
 import { rowsOf, setStage } from './stage.ts'
 import { judge } from './verdict.ts'
 import type { Verdict } from './verdict.ts'
@@ -49,73 +50,84 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
   const startedMs = performance.now()
   show('starting two Postgres servers, a bank and three gateways')
   const stage = await setStage(scale, seeded(seed))
+  const { gateways } = stage
+  const receiptsUrl = stage.receiptsServer.url('gateway')
+  const over = new AbortController()
+  const seen = nothingSeen()
   try {
-    const { gateways } = stage
-    const receiptsUrl = stage.receiptsServer.url('gateway')
-    const over = new AbortController()
-    const world: World = {
-      gatewayUrl: (random) => gateways.url(random),
-      scale,
-      over: over.signal,
-      seen: nothingSeen(),
-    }
     const faults = startFaults({ ...stage, scale, random: seeded(seed + 1) })
-    const beginMs = Math.max((payments / LIVES_PER_SECOND) * 1_000, BEGIN_MS_MIN * scale)
-    const places = new Semaphore(Math.max(LIVES_AT_ONCE_MIN, LIVES_AT_ONCE * scale))
-    const count = { begun: 0, done: 0 }
-    let lastBegins = () => {}
-    const allBegun = new Promise<void>((resolve) => (lastBegins = resolve))
-    const lives = Promise.all(
-      planLives(payments, seed).map(async (life) => {
-        await pause((life.number / payments) * beginMs)
-        await places.runExclusive(async () => {
-          count.begun += 1
-          if (count.begun === payments) lastBegins()
-          await live(world, life)
-          count.done += 1
-        })
-      }),
-    )
+    const gatewayUrl = (random: () => number) => gateways.url(random)
+    const lives = begin(planLives(payments, seed), { gatewayUrl, scale, over: over.signal, seen })
     const watching = watch(over.signal, async () => {
+      const { begun, done } = lives.count
       const unresolved = (await unresolvedIn(receiptsUrl))?.length ?? 'not to be told'
       const struck = [...faults.counts().values()].reduce((sum, times) => sum + times, 0)
       show(
-        `${count.done} of ${payments} payments done, ${count.begun - count.done} under way, ` +
-          `${struck} faults so far, unresolved now: ${unresolved}`,
+        `${done} of ${payments} payments done, ${begun - done} under way, ${struck} faults so far, unresolved now: ${unresolved}`,
       )
     })
 
-    await allBegun
-    await Promise.race([lives, pause(LAST_FAULTS_MS * scale)])
+    await lives.allBegun
+    await Promise.race([lives.allDone, pause(LAST_FAULTS_MS * scale)])
     await faults.stop()
     const struck = faults.counts()
-    const quiet = { at: new Date().toISOString(), ms: performance.now() }
-    const leftOver = async () => await unresolvedIn(receiptsUrl, quiet.at)
-    let unresolved = await leftOver()
-    // Looks are counted, not the time: on a machine that is busy with other things, recovery is as late as they are.
-    for (let looks = (RECOVERY_MS * scale) / POLL_MS; looks > 0 && unresolved?.length !== 0; looks -= 1) {
-      await pause(POLL_MS)
-      unresolved = await leftOver()
-    }
-    const settledMs = performance.now() - quiet.ms
+    const recovered = await recovery(receiptsUrl, scale)
     // Clients ask once more for what has been settled.
-    await Promise.race([lives, pause(LAST_ANSWERS_MS * scale)])
+    await Promise.race([lives.allDone, pause(LAST_ANSWERS_MS * scale)])
     over.abort()
-    await Promise.all([lives, watching])
+    await Promise.all([lives.allDone, watching])
 
     show('laying both ledgers side by side')
     const exitCodes = await gateways.stop()
-    const verdict = await judge(stage, world.seen, { exitCodes, unresolved: unresolved ?? [] })
-    return {
-      ...verdict,
-      faults: struck,
-      seen: world.seen,
-      tookMs: performance.now() - startedMs,
-      settledMs,
-      log: gateways.output(),
-    }
+    const verdict = await judge(stage, seen, { exitCodes, unresolved: recovered.unresolved })
+    const tookMs = performance.now() - startedMs
+    return { ...verdict, faults: struck, seen, tookMs, settledMs: recovered.tookMs, log: gateways.output() }
   } finally {
+    over.abort()
     await stage.end()
+  }
+}
+
+type Lives = {
+  count: { begun: number; done: number }
+  allBegun: Promise<void>
+  allDone: Promise<unknown>
+}
+
+function begin(plan: Life[], world: World): Lives {
+  const { scale } = world
+  const withinMs = Math.max((plan.length / LIVES_PER_SECOND) * 1_000, BEGIN_MS_MIN * scale)
+  const places = new Semaphore(Math.max(LIVES_AT_ONCE_MIN, LIVES_AT_ONCE * scale))
+  const count = { begun: 0, done: 0 }
+  let lastBegins = () => {}
+  const allBegun = new Promise<void>((resolve) => (lastBegins = resolve))
+  const allDone = Promise.all(
+    plan.map(async (life) => {
+      await pause((life.number / plan.length) * withinMs)
+      await places.runExclusive(async () => {
+        count.begun += 1
+        if (count.begun === plan.length) lastBegins()
+        await live(world, life)
+        count.done += 1
+      })
+    }),
+  )
+  return { count, allBegun, allDone }
+}
+
+/**
+ * Waits until all is resolved that had begun when the faults ended, or recovery has had its time. Looks are counted, not
+ * the time: on a machine that is busy with other things recovery is as late as they are.
+ */
+async function recovery(url: string, scale: number) {
+  const quiet = { at: new Date().toISOString(), ms: performance.now() }
+  for (let looks = 1; ; looks += 1) {
+    const unresolved = await unresolvedIn(url, quiet.at)
+    const isOver = looks * POLL_MS > RECOVERY_MS * scale
+    if (unresolved?.length === 0 || (unresolved !== null && isOver))
+      return { unresolved, tookMs: performance.now() - quiet.ms }
+    if (isOver) throw new Error('The receipts do not answer, long after their Postgres was restarted.')
+    await pause(POLL_MS)
   }
 }
 

@@ -13,7 +13,6 @@ export type Stage = {
   receiptsServer: PrivateServer
   bank: Simulator
   gateways: Gateways
-  /** The bank and both servers; the gateways have been stopped. */
   end(): Promise<void>
 }
 
@@ -58,6 +57,7 @@ export async function setStage(scale: number, random: () => number): Promise<Sta
     bank,
     gateways,
     end: async () => {
+      await gateways.stop()
       await bank.close()
       await Promise.all([bankServer.stop(), receiptsServer.stop()])
     },
