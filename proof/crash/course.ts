@@ -1,6 +1,6 @@
 import type { Gate } from '../../src/simulator/faults.ts'
 import type { Simulator } from '../../src/simulator/simulator.ts'
-import { client, succeeded, TEST_CARD } from '../../test/support/client.ts'
+import { client, TEST_CARD } from '../../test/support/client.ts'
 import type { Answered, Client } from '../../test/support/client.ts'
 import type { Call, Held, PostgresWire } from '../support/postgres-wire.ts'
 import { startWire } from '../support/wire.ts'
@@ -29,14 +29,18 @@ type Trap = {
   last?: () => Promise<void>
 }
 
-/** Makes the payment that the operation needs, authorized or captured. */
-export async function prepare({ name, amountCents, operation }: Cell, by: Client): Promise<Ask> {
+/** Makes the payment that the operation needs, authorized or captured; null where that did not go well. */
+export async function prepare({ name, amountCents, operation }: Cell, by: Client): Promise<Ask | null> {
   const order = { orderId: name, customerId: 'matrix', amountCents, card: TEST_CARD }
   if (operation === 'authorize') return (gateway) => gateway.authorize({ ...order, idempotencyKey: name })
-  const { payment } = succeeded(await by.authorize({ ...order, idempotencyKey: `${name}: hold` }))
-  const paymentId = payment.id
-  if (operation === 'refund') succeeded(await by.capture({ paymentId, idempotencyKey: `${name}: charge` }))
-  return (gateway) => gateway[operation]({ paymentId, idempotencyKey: name })
+  const held = await by.authorize({ ...order, idempotencyKey: `${name}: hold` })
+  if (held.code !== undefined) return null
+  const about = { paymentId: held.payment.id }
+  if (operation === 'refund') {
+    const taken = await by.capture({ ...about, idempotencyKey: `${name}: charge` })
+    if (taken.code !== undefined) return null
+  }
+  return (gateway) => gateway[operation]({ ...about, idempotencyKey: name })
 }
 
 export async function sendOff(

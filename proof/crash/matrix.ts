@@ -7,7 +7,10 @@ import type { Cell } from './cells.ts'
 import { runGroup } from './group.ts'
 import type { Group, Outcome, Place } from './group.ts'
 
-/** Runs cells, those together that may die in one process, and a few such groups at a time. */
+/**
+ * Runs cells, those together that may die in one process, and a few such groups at a time. A group that the machine is
+ * too busy for is begun anew after the others, and in the end left out.
+ */
 export async function runCells(
   cells: Cell[],
   options: { seed: number; atOnce: number; show: (stage: string, outcomes: Outcome[]) => void },
@@ -20,10 +23,10 @@ export async function runCells(
     const work = async () => {
       for (let group = groups.pop(); group !== undefined; group = groups.pop()) {
         const { name } = group
-        outcomes.push(
-          ...(await runGroup(group, place, (stage) => options.show(`${name}: ${stage}`, outcomes))),
-        )
-        options.show(`${name}: done`, outcomes)
+        const ended = await runGroup(group, place, (stage) => options.show(`${name}: ${stage}`, outcomes))
+        if (ended !== null) outcomes.push(...ended)
+        else if (group.begun < BEGUN_MAX) groups.unshift(anew(group))
+        options.show(`${name}: ${ended === null ? 'the machine is too busy for it' : 'done'}`, outcomes)
       }
     }
     await Promise.all(Array.from({ length: options.atOnce }, work))
@@ -43,7 +46,13 @@ function groupsOf(cells: Cell[], random: () => number): Group[] {
     const index = kinds.get(kind) ?? 0
     kinds.set(kind, index + 1)
     const name = `${kind}_${Math.floor(index / GROUP_CELLS)}`
-    const group = groups.get(name) ?? { name, processes, cells: [], random: seeded(random() * 2 ** 32) }
+    const group = groups.get(name) ?? {
+      name,
+      processes,
+      cells: [],
+      begun: 1,
+      random: seeded(random() * 2 ** 32),
+    }
     groups.set(name, group)
     group.cells.push(cell)
   }
@@ -51,6 +60,16 @@ function groupsOf(cells: Cell[], random: () => number): Group[] {
 }
 
 const GROUP_CELLS = 8
+
+const BEGUN_MAX = 10
+
+/** What its first beginning left at the bank has other amounts. */
+function anew(group: Group): Group {
+  const cells = group.cells.map((cell) => ({ ...cell, amountCents: cell.amountCents + ANEW_CENTS }))
+  return { ...group, cells, begun: group.begun + 1 }
+}
+
+const ANEW_CENTS = 10_000_000
 
 /** A Postgres with the bank's books and, for each group, the receipts. A bank that never fails by itself. */
 async function openPlace(): Promise<{ place: Place; sql: Sql; close: () => Promise<void> }> {

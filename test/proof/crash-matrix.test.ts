@@ -8,15 +8,15 @@ import { runCells } from '../../proof/crash/matrix.ts'
 const SEED = 1
 /** Not repeated, and the process is started again. */
 const ALONE: [OperationName, Point][] = [
-  ['authorize', 'bank committed, key unstored'],
+  ['authorize', 'key stored, answer withheld'],
   ['capture', 'bank committed, key unstored'],
   ['void', 'settle sent'],
   ['refund', 'claim committed, its answer withheld'],
 ]
 /** Repeated by its client, and the other process takes over. */
 const REPEATED: [OperationName, Point][] = [
-  ['authorize', 'key stored, answer withheld'],
-  ['authorize', 'claim committed, its answer withheld'],
+  ['authorize', 'bank committed, key unstored'],
+  ['authorize', 'claim sent'],
   ['capture', "client's answer unsent"],
   ['refund', 'at the bank, before the work'],
 ]
