@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { createServer } from '../../src/graphql/server.ts'
 import { startTestBank } from '../support/bank.ts'
 import { testDatabase } from '../support/database.ts'
-import { startTestGateway } from '../support/gateway.ts'
+import { serving, startTestGateway } from '../support/gateway.ts'
 
 /**
  * A card number and CVV in every wrong place of a request that I could think of. None of it may come back in the answer,
@@ -16,7 +16,7 @@ const SECRETS = [NUMBER, '4111 1111 1111 1111', '411111', CVV]
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
 const { gateway, logged } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
-const server = createServer(gateway, { clientOf: () => 'ficmart', graphiql: false })
+const server = createServer(gateway, serving())
 
 type Said = { status: number; text: string; errors: { message: string; extensions: { code: string } }[] }
 
@@ -360,7 +360,7 @@ it('a fault tells the client nothing, and the log where it was', async () => {
         throw new TypeError(`cannot do it with '${NUMBER}' and ${CVV}`)
       },
     },
-    { clientOf: () => 'ficmart', graphiql: false },
+    serving(),
   )
   const response = await broken.fetch('http://gateway/graphql', {
     method: 'POST',
