@@ -31,8 +31,9 @@ async function add(client: string, role: string, file: string): Promise<string> 
   await appendLine(file, writeKey(key))
   return `${secret}
 
-The key of ${client} (${role}), id ${idOf(key.sha256)}. It is shown this once: only its hash is kept, in ${file}.
-The client sends it as  Authorization: Bearer ${secret.slice(0, 8)}…
+The key of ${client} (${role}), id ${idOf(key.sha256)}. It is shown this once; the client sends it as
+Authorization: Bearer <key>. Kept in ${file}, and good for API_KEYS too:
+${writeKey(key)}
 `
 }
 

@@ -73,8 +73,8 @@ class AudiencePlugin<Types extends SchemaTypes> extends BasePlugin<Types> {
  * A value in an answer costs 1, measured at some 2 us; what stands behind it is priced in the same coin. The limits are
  * in document.ts.
  */
-const LOOKUP_COST = 50
-/** Two statements, and a place at the bank for seconds. */
+const LOOKUP_COST = 200
+/** Some statements, and a place at the bank for seconds. */
 const MUTATION_COST = 1_000
 /** A filter may look at 10,000 rows. */
 const PAGE_COST = 1_000

@@ -1,9 +1,8 @@
 import { createServer } from 'node:http'
-import type { Server } from 'node:http'
-import type { GraphqlServer } from './server.ts'
+import type { RequestListener, Server } from 'node:http'
 
 /** The API on node:http, which closes the connections of clients that are slow, silent or gone. */
-export function httpServer(graphql: GraphqlServer, patience: Patience = PATIENCE): Server {
+export function httpServer(graphql: { requestListener: RequestListener }, patience = PATIENCE): Server {
   const { headersMs, requestMs, idleMs, stalledMs, checkEveryMs } = patience
   const options = {
     headersTimeout: headersMs,
@@ -24,8 +23,6 @@ export function httpServer(graphql: GraphqlServer, patience: Patience = PATIENCE
   })
   return http.setTimeout(stalledMs)
 }
-
-export type Patience = typeof PATIENCE
 
 const PATIENCE = {
   /** For the headers of a request to be there. */

@@ -53,8 +53,6 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
   })
 }
 
-export type GraphqlServer = ReturnType<typeof createServer>
-
 export type ServerOptions = {
   whoAsks: WhoAsks
   rateLimits: RateLimits

@@ -27,12 +27,12 @@ function holding({ customerId: id, orderId, amountCents }: Checkout): Client {
 /** What a customer may ask of a problem and of a payment. */
 const SEEN = `id orderId customerId state version amount { cents formatted } card { brand last4 } createdAt authorizedAt authorizationExpiresAt`
 const PAY = `mutation ($input: AuthorizePaymentInput!) { result: authorizePayment(input: $input) {
-  __typename
+  is: __typename
   ... on PaymentSuccess { replayed payment { ${SEEN} } }
   ... on PaymentProblem { code message retry payment { id } }
   ... on InvalidInput { fields { path reason } }
 } }`
-type Said = { __typename: string; payment: { id: string; card: object } | null; fields?: { path: string }[] }
+type Said = { is: string; payment: { id: string; card: object } | null; fields?: { path: string }[] }
 async function pay(by: Client, input: Record<string, unknown>): Promise<Said> {
   const full = { idempotencyKey: randomUUID(), card: TEST_CARD, ...input }
   return (await by.query<{ result: Said }>(PAY, { input: full })).result
@@ -45,7 +45,7 @@ describe('pays', () => {
     const checkout = newCheckout()
     const said = await pay(holding(checkout), checkout)
     expect(said).toMatchObject({
-      __typename: 'AuthorizePaymentSuccess',
+      is: 'AuthorizePaymentSuccess',
       payment: {
         orderId: checkout.orderId,
         customerId: checkout.customerId,
@@ -70,7 +70,7 @@ describe('pays', () => {
     const first = await pay(holding(one), { ...one, idempotencyKey })
     const second = await pay(holding(other), { ...other, idempotencyKey })
     const again = await pay(holding(one), { ...one, idempotencyKey })
-    expect(second.__typename).toBe('AuthorizePaymentSuccess')
+    expect(second.is).toBe('AuthorizePaymentSuccess')
     expect(second.payment?.id).not.toBe(first.payment?.id)
     expect(again).toMatchObject({ replayed: true, payment: { id: first.payment?.id } })
   })
@@ -92,14 +92,12 @@ describe('pays', () => {
     const before = (await bank.transactions()).length
     const idempotencyKey = randomUUID()
     const said = await pay(holding(checkout), { ...checkout, ...change, idempotencyKey })
-    expect(said).toMatchObject({ __typename: 'InvalidInput', code: 'INVALID_INPUT', payment: null })
+    expect(said).toMatchObject({ is: 'InvalidInput', code: 'INVALID_INPUT', payment: null })
     expect(said.fields?.map(({ path }) => path)).toEqual(paths)
     expect(await operationsOf({ ...checkout, ...change }.orderId)).toEqual([])
     expect(await bank.transactions()).toHaveLength(before)
     // The key is free: put right, the request is carried out.
-    expect((await pay(holding(checkout), { ...checkout, idempotencyKey })).__typename).toBe(
-      'AuthorizePaymentSuccess',
-    )
+    expect((await pay(holding(checkout), { ...checkout, idempotencyKey })).is).toBe('AuthorizePaymentSuccess')
   })
 
   it('and nothing is taken when the document asks for something that is not theirs to see', async () => {
