@@ -48,7 +48,7 @@ async function main(): Promise<void> {
 type Stop = () => Promise<unknown>
 
 async function start(config: Config, log: Logger, stops: Stop[]) {
-  const { whoAsks, close } = await openAccess(config.access, log)
+  const { whoAsks, isOpen, close } = await openAccess(config.access, log)
   stops.push(async () => close())
   const { databaseUrl, bankUrl } = await startWhatIsMissing(config, stops)
 
@@ -108,6 +108,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     databaseUrl,
     isSimulated: config.bankUrl === null,
     isEmbedded: config.databaseUrl === null,
+    isOpen,
   }
 }
 

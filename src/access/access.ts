@@ -23,7 +23,8 @@ export type AccessSettings = {
   customerTokens: CustomerTokenSettings | null
 }
 
-export type Access = { whoAsks: WhoAsks; close: () => void }
+/** `isOpen`: at the start. */
+export type Access = { whoAsks: WhoAsks; isOpen: boolean; close: () => void }
 
 export async function openAccess(settings: AccessSettings, log: Logger): Promise<Access> {
   const { apiKeysFile: file } = settings
@@ -73,7 +74,7 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
     if (settings.openToNetwork || isThisMachine(headers.get('host'))) return DEV
     return { refused: 'UNAUTHENTICATED', message: ELSEWHERE }
   }
-  return { whoAsks, close: () => clearInterval(timer) }
+  return { whoAsks, isOpen, close: () => clearInterval(timer) }
 }
 
 const LOOK_EVERY_MS = 1_000
