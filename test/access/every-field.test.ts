@@ -30,12 +30,16 @@ const EXPECTED: Record<string, Partial<Record<Audience, string>>> = {
     everyone: 'customerHistory payment paymentsByOrder',
     staff: 'operation payments shipmentCheck',
   },
-  Mutation: { checkout: 'authorizePayment', service: 'capturePayment refundPayment voidPayment' },
+  Mutation: {
+    checkout: 'authorizePayment',
+    service: 'capturePayment refundPayment voidPayment',
+    operators: 'closeReview enterBankReference rerunRecovery',
+  },
   Payment: {
     everyone:
       'amount authorizationExpiresAt authorizedAt capturedAt card createdAt customerId declinedAt expiredAt failedAt id orderId refundedAt state version voidedAt',
     staff:
-      'allowedOperations authorizationId captureId operationInFlight operations possibleOrphanHoldSince refundId review transitions voidId',
+      'allowedOperations auditLines authorizationId captureId operationInFlight operations possibleOrphanHoldSince refundId review strayHolds transitions voidId',
   },
   Card: { everyone: 'brand last4', staff: 'expiryMonth expiryYear' },
   Money: { everyone: 'cents currency formatted' },
@@ -44,7 +48,7 @@ const EXPECTED: Record<string, Partial<Record<Audience, string>>> = {
   PageInfo: { everyone: 'endCursor hasNextPage hasPreviousPage startCursor' },
   Operation: {
     staff:
-      'ambiguous attempts bankCalls client code createdAt id idempotencyKey kind leasedUntil payment resolvedAt result sentAt status transition',
+      'ambiguous attempts bankCalls client code createdAt id idempotencyKey kind leasedUntil lookAgainAt payment resolvedAt result sentAt status transition',
   },
   Transition: { staff: 'actor at bankAt cause fromState operation toState version' },
   BankCall: {
@@ -54,6 +58,9 @@ const EXPECTED: Record<string, Partial<Record<Audience, string>>> = {
   Review: { staff: 'evidence reason since' },
   Evidence: { staff: 'facts operationId reason' },
   Fact: { staff: 'name value' },
+  StrayHold: { staff: 'amount authorizationId expiresAt foundAt operation releasedAt' },
+  AuditLine: { staff: 'action actor at closedEvidence closedReview entered operation reason' },
+  PaymentReviewed: { staff: 'auditLine payment' },
   ShipmentCheck: { staff: 'explanation holdExpiresAt mayShip payments reason' },
   ShipmentPayment: { staff: 'holdExpiresAt mayShip payment reason' },
   AuthorizePaymentSuccess: { everyone: 'payment replayed', staff: 'transition' },
@@ -67,6 +74,8 @@ const EXPECTED: Record<string, Partial<Record<Audience, string>>> = {
   AmountMismatch: { everyone: PROBLEM, staff: 'actual expected' },
   AuthorizationExpired: { everyone: PROBLEM },
   BankReferenceMissing: { everyone: PROBLEM },
+  BankReferenceRefused: { everyone: PROBLEM },
+  NothingToSettle: { everyone: PROBLEM },
   BankUnavailable: { everyone: PROBLEM },
   OperationInFlight: { everyone: PROBLEM },
   OrderAlreadyHasPayment: { everyone: PROBLEM },
