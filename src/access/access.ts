@@ -56,7 +56,7 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
   }, LOOK_EVERY_MS)
   timer.unref()
 
-  if (isOpen) log.warn(`${OPEN} ${settings.openToNetwork ? 'So is whoever reaches it by the network.' : ''}`)
+  if (isOpen) log.warn(settings.openToNetwork ? `${OPEN} ${BY_NETWORK}` : OPEN)
   else log.info({ keys: summary([...fromSetting, ...fromFile]) }, 'API keys are needed')
 
   const byToken = settings.customerTokens && customerTokens(settings.customerTokens, log)
@@ -81,6 +81,7 @@ const LOOK_EVERY_MS = 1_000
 const DEV: Who = { client: 'dev', role: 'dev', customer: null }
 const OPEN =
   'No API keys are set: everyone on this machine is the client "dev" and may do everything. `npm run keys -- add NAME ROLE` makes a key, and from then on keys are needed.'
+const BY_NETWORK = 'So is whoever reaches it by the network.'
 const UNKNOWN = 'Send a valid API key: Authorization: Bearer <key>.'
 const ELSEWHERE = 'Without API keys the gateway answers only to localhost, by that name.'
 
