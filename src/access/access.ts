@@ -5,7 +5,7 @@ import type { ApiKey } from './api-keys.ts'
 import { customerTokens, isToken } from './customer-token.ts'
 import type { CustomerTokenSettings } from './customer-token.ts'
 import { keysIn, readKeysFile } from './keys-file.ts'
-import type { Refused, Who, WhoAsks } from './who.ts'
+import type { Who, WhoAsks } from './who.ts'
 
 /**
  * Tells from a request's `Authorization` who asks: by API key, or by a customer's token. Where no key was ever set,
@@ -34,10 +34,10 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
       `The file of API keys, ${file}, cannot be read (${error.code}). See API_KEYS_FILE.`,
     )
   })
-  let fromFile = keysAtStart(text ?? '', file)
+  let keys = [...fromSetting, ...keysAtStart(text ?? '', file)]
   // Never opened again in this process: whoever removes the last key locks the door.
   let isOpen = fromSetting.length === 0 && text === null
-  refuseToBeOpen(settings, isOpen, fromSetting.length + fromFile.length)
+  refuseToBeOpen(settings, isOpen, keys.length)
 
   // Looked at rather than watched: a file that is replaced, mounted or on a network tells nobody.
   const look = async () => {
@@ -45,8 +45,8 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
     if (now === text || now === null) return
     text = now
     isOpen = false
-    fromFile = keysIn(now)
-    log.info({ keys: summary(fromFile), file }, 'the file of API keys has changed; its keys are in force')
+    keys = [...fromSetting, ...keysIn(now)]
+    log.info({ keys: summary(keys), file }, 'the file of API keys has changed; its keys are in force')
   }
   const timer = setInterval(() => {
     look().catch((error: unknown) => {
@@ -57,13 +57,13 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
   timer.unref()
 
   if (isOpen) log.warn(settings.openToNetwork ? `${OPEN} ${BY_NETWORK}` : OPEN)
-  else log.info({ keys: summary([...fromSetting, ...fromFile]) }, 'API keys are needed')
+  else log.info({ keys: summary(keys) }, 'API keys are needed')
 
   const byToken = settings.customerTokens && customerTokens(settings.customerTokens, log)
   const whoAsks: WhoAsks = async ({ headers }) => {
     const { secret, isBasic } = credential(headers.get('authorization'))
     if (secret !== null && !isOpen) {
-      const key = keyOf(secret, [...fromSetting, ...fromFile])
+      const key = keyOf(secret, keys)
       // A browser sends Basic by itself once it knows it: that is for operators in GraphiQL, not for programs.
       if (key !== null && (key.role === 'ops' || !isBasic)) {
         return { client: key.client, role: key.role, customer: null }
@@ -131,8 +131,4 @@ function keysAtStart(text: string, file: string): ApiKey[] {
 
 function summary(keys: readonly ApiKey[]): string[] {
   return keys.map(({ client, role }) => `${client}:${role}`)
-}
-
-export function isRefused(asked: Who | Refused): asked is Refused {
-  return 'refused' in asked
 }
