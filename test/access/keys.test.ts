@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest'
 import { startTestBank } from '../support/bank.ts'
 import { testDatabase } from '../support/database.ts'
 import { spawnGateway } from '../support/gateway.ts'
-import type { GatewayProcess } from '../support/gateway.ts'
+import type { GatewayProcess } from '../support/gateway-process.ts'
 import { temporaryFolder } from '../support/temporary.ts'
 
 /** `npm run keys`, and a gateway that notices what it does. */
