@@ -10,8 +10,11 @@ import { documentCache, noCardInNames } from './card-in-document.ts'
 import type { Context } from './context.ts'
 import { ApiError } from './errors.ts'
 import { graphiqlOptions } from './graphiql.ts'
+import { metricsPage } from './metrics-page.ts'
 import { publicError } from './public-errors.ts'
 import { quoteOnly } from './quoting.ts'
+import { nameRequest } from './request-name.ts'
+import type { Named } from './request-name.ts'
 import { schema } from './schema.ts'
 import { variableErrors } from './variables.ts'
 
@@ -22,8 +25,10 @@ import { variableErrors } from './variables.ts'
 export function createServer(gateway: Gateway, options: { clientOf: ClientOf; graphiql: boolean }) {
   return createYoga<Asked, Context>({
     schema,
-    context: ({ client }) => ({ gateway, client }),
+    context: ({ client, requestId, trace }) => ({ gateway: logging(gateway, requestId), client, trace }),
     plugins: [
+      nameRequest,
+      metricsPage(gateway, (request) => options.clientOf(request) !== null),
       useReadinessCheck({ endpoint: '/health/ready', check: () => isReady(gateway) }),
       knowClient(options.clientOf),
       answerInOurWords(gateway),
@@ -67,7 +72,12 @@ const BODY_BYTES_MAX = 100_000
 const READY_WITHIN_MS = 900
 
 /** What the plugins below put beside a request. */
-type Asked = { client: string }
+type Asked = Named & { client: string }
+
+/** The gateway for one request: every line that is logged on its behalf says so. */
+function logging(gateway: Gateway, request: string): Gateway {
+  return { ...gateway, log: gateway.log.child({ request }) }
+}
 
 function knowClient(clientOf: ClientOf): Plugin<object, Asked> {
   return {
@@ -107,9 +117,10 @@ function answerInOurWords({ log }: Gateway): Plugin<object, Asked> {
       if (errors.length > 0) setResultAndStopExecution({ errors })
     },
     onResultProcess(processed) {
-      const { result } = processed
+      const { result, serverContext } = processed
       if (!('errors' in result) || result.errors === undefined) return
-      const errors = result.errors.map((error) => publicError(error, quote, log))
+      const ofRequest = log.child({ request: (serverContext as Asked).requestId })
+      const errors = result.errors.map((error) => publicError(error, quote, ofRequest))
       processed.setResult({ ...result, errors })
     },
   }

@@ -13,7 +13,7 @@ import type { Gateway, OperationSettings } from '../../src/gateway.ts'
 import { createServer } from '../../src/graphql/server.ts'
 import { createInFlight, drained } from '../../src/operation/lock.ts'
 import { client } from './client.ts'
-import type { Client } from './client.ts'
+import type { Client, Fetch } from './client.ts'
 import { whenFileEnds } from './leaving.ts'
 
 /** Waits a tenth or less of the real ones; everything else as in production. */
@@ -28,7 +28,7 @@ export const QUICK: OperationSettings = {
   confirmAfterMs: 20,
 }
 
-export type TestGateway = { gateway: Gateway; client: Client; logged: string[] }
+export type TestGateway = { gateway: Gateway; client: Client; logged: string[]; fetch: Fetch }
 
 /** A gateway in this process, with mutexes, connections and a log of its own: two of them are as two processes. */
 export function startTestGateway(options: {
@@ -65,7 +65,7 @@ export function startTestGateway(options: {
     await sql.end({ timeout: 1 })
   })
   const fetch = (url: string, init: RequestInit) => server.fetch(url, init)
-  return { gateway, client: client('http://gateway/graphql', { fetch }), logged }
+  return { gateway, client: client('http://gateway/graphql', { fetch }), logged, fetch }
 }
 
 export type GatewayProcess = {
