@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Plugin } from 'graphql-yoga'
 import { Gauge, Registry } from 'prom-client'
+import type { WhoAsks } from '../access/who.ts'
 import type { Gateway } from '../gateway.ts'
 import { registry } from '../observe/metrics.ts'
 import { receiptsInNumbers } from '../payment/in-numbers.ts'
@@ -11,21 +12,28 @@ import type { ReceiptsInNumbers } from '../payment/in-numbers.ts'
  * database it answers as quickly, with `gateway_database_up 0` and without the numbers of the receipts: an old number
  * would look like a true one.
  */
-export function metricsPage(gateway: Gateway, mayRead: (request: Request) => boolean): Plugin {
+export function metricsPage(gateway: Gateway, whoAsks: WhoAsks): Plugin {
   const receipts = createReceiptsReader(gateway)
   return {
     async onRequest(asked) {
       if (asked.url.pathname !== '/metrics') return
-      if (mayRead(asked.request)) {
+      if (await mayRead(whoAsks, asked.request)) {
         const text = await pageOf(gateway, await receipts())
         asked.endResponse(new Response(text, { headers: { 'content-type': registry.contentType } }))
       } else {
-        asked.endResponse(new Response('Send a valid API key.\n', { status: 401, headers: ASK_FOR_KEY }))
+        asked.endResponse(new Response(FOR_OPERATORS, { status: 401, headers: ASK_FOR_KEY }))
       }
     },
   }
 }
 
+/** Prometheus has an operator's key. */
+async function mayRead(whoAsks: WhoAsks, request: Request): Promise<boolean> {
+  const who = await whoAsks(request)
+  return 'role' in who && (who.role === 'ops' || who.role === 'dev')
+}
+
+const FOR_OPERATORS = 'Metrics are for operators: send the API key of one, Authorization: Bearer <key>.\n'
 const ASK_FOR_KEY = { 'www-authenticate': 'Bearer' }
 
 async function pageOf(gateway: Gateway, receipts: ReceiptsInNumbers | null): Promise<string> {

@@ -31,8 +31,17 @@ function observe(field: GraphQLField<unknown, Context>, level: 'debug' | 'info')
       const seconds = (performance.now() - startedMs) / 1_000
       answers.inc({ field: name, result, replayed: String(replayed) })
       answerSeconds.observe({ field: name }, seconds)
-      const { gateway, client } = context
-      const line = { field: name, client, result, replayed, ...ids, durationMs: Math.round(seconds * 1_000) }
+      const { gateway, client, role } = context
+      // A customer's name is in the receipt, and need not be in the log.
+      const by = role === 'customer' ? role : client
+      const line = {
+        field: name,
+        client: by,
+        result,
+        replayed,
+        ...ids,
+        durationMs: Math.round(seconds * 1_000),
+      }
       gateway.log[level](line, 'answered')
     }
     return await inSpan(

@@ -23,6 +23,13 @@ export const answerSeconds = new Histogram({
   registers,
 })
 
+export const requestErrors = new Counter({
+  name: 'gateway_request_errors_total',
+  help: 'Top-level errors by code: who is not known, what is malformed, too much or too often, and faults.',
+  labelNames: ['code'],
+  registers,
+})
+
 export const operationsSettled = new Counter({
   name: 'gateway_operations_settled_total',
   help: 'What became of operations that were asked of the bank: SUCCEEDED, the code of the refusal, LEFT (the bank is asked again later), IN_REVIEW, STRAY (a hold that no receipt wants), TAKEN (another process goes on).',

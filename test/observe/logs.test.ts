@@ -6,8 +6,9 @@ import { observed } from '../../src/bank/observed.ts'
 import { connect } from '../../src/db/connection.ts'
 import { systemClock } from '../../src/gateway.ts'
 import { sweep } from '../../src/recovery/sweep.ts'
+import { ASKERS, CHECKOUT, serverFor } from '../access/askers.ts'
 import { startTestBank } from '../support/bank.ts'
-import { authorized, captured, TEST_CARD } from '../support/client.ts'
+import { authorized, captured, client as clientAt, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
 import { startTestGateway } from '../support/gateway.ts'
 import { whenFileEnds } from '../support/leaving.ts'
@@ -123,6 +124,18 @@ describe('a mutation', () => {
       payment: id,
       replayed: true,
     })
+  })
+
+  it('of a customer does not name the customer', async () => {
+    const server = serverFor(gateway, ASKERS.customer)
+    const asked = { fetch: (url: string, init: RequestInit) => server.fetch(url, init) }
+    const { data } = await clientAt('http://gateway/graphql', asked).post(
+      'mutation ($input: AuthorizePaymentInput!) { authorizePayment(input: $input) { ... on PaymentSuccess { replayed } } }',
+      { input: { ...CHECKOUT, idempotencyKey: randomUUID(), card: TEST_CARD } },
+    )
+    expect(data).toEqual({ authorizePayment: { replayed: false } })
+    expect(lines().at(-1)).toMatchObject({ field: 'authorizePayment', client: 'customer' })
+    expect(logged.join('')).not.toContain(CHECKOUT.customerId)
   })
 
   it('whose outcome is not known at its deadline names its payment', async () => {

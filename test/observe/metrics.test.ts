@@ -7,8 +7,9 @@ import { connect } from '../../src/db/connection.ts'
 import { answered } from '../../src/db/persist.ts'
 import { systemClock } from '../../src/gateway.ts'
 import { sweep } from '../../src/recovery/sweep.ts'
+import { ASKERS, serverFor } from '../access/askers.ts'
 import { startTestBank } from '../support/bank.ts'
-import { authorized, captured, TEST_CARD } from '../support/client.ts'
+import { authorized, captured, client as clientAt, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
 import { startTestGateway } from '../support/gateway.ts'
 import { whenFileEnds } from '../support/leaving.ts'
@@ -251,6 +252,40 @@ describe('without the database', () => {
     expect(sockets.size).toBe(1)
     for (const socket of sockets) socket.destroy()
     silent.close()
+  })
+})
+
+describe('who may read it', () => {
+  it.each([
+    ['ops', 200],
+    ['dev', 200],
+    ['service', 401],
+    ['customer', 401],
+  ] as const)('%s: %i', async (role, status) => {
+    const response = await serverFor(gateway, ASKERS[role]).fetch('http://gateway/metrics')
+    expect(response.status).toBe(status)
+    const text = await response.text()
+    expect(text.includes('gateway_')).toBe(status === 200)
+    expect(response.headers.get('content-type')).toMatch(/^text\/plain/)
+  })
+
+  it('nobody without a key, where keys are set', async () => {
+    const refused = { refused: 'UNAUTHENTICATED', message: 'no' } as const
+    const server = serverFor(gateway, ASKERS.dev, { whoAsks: async () => refused })
+    const response = await server.fetch('http://gateway/metrics')
+    expect([response.status, response.headers.get('www-authenticate')]).toEqual([401, 'Bearer'])
+  })
+
+  it('counts who is turned away at the door', async () => {
+    const refused = { refused: 'UNAUTHENTICATED', message: 'no' } as const
+    const server = serverFor(gateway, ASKERS.dev, { whoAsks: async () => refused })
+    const grew = await growth(async () => {
+      const stranger = { fetch: (url: string, init: RequestInit) => server.fetch(url, init) }
+      await clientAt('http://gateway/graphql', stranger).post('{ __typename }')
+      await client.post('{ nothing }')
+    })
+    expect(grew('gateway_request_errors_total{code="UNAUTHENTICATED"}')).toBe(1)
+    expect(grew('gateway_request_errors_total{code="GRAPHQL_VALIDATION_FAILED"}')).toBe(1)
   })
 })
 

@@ -10,6 +10,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { systemClock } from '../../src/gateway.ts'
 import { install } from '../../src/observe/tracing.ts'
 import { sweep } from '../../src/recovery/sweep.ts'
+import { ASKERS, serverFor } from '../access/askers.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized, captured, client as clientAt, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
@@ -84,6 +85,21 @@ describe('a payment', () => {
     exporter.reset()
     await authorized(caller(false).client)
     expect(spans()).toEqual([])
+  })
+
+  it("of a customer is in no trace that the customer's browser names", async () => {
+    const server = serverFor(gateway, ASKERS.customer)
+    const by = caller()
+    const asked = {
+      fetch: (url: string, init: RequestInit) => server.fetch(url, init),
+      headers: { traceparent: `00-${by.traceId}-${by.spanId}-01` },
+    }
+    await clientAt('http://gateway/graphql', asked).post(
+      '{ __typename paymentsByOrder(orderId: "order-1") { id } }',
+    )
+    const [field] = named('paymentsByOrder')
+    expect(field?.parentSpanContext).toBeUndefined()
+    expect(traceOf(field)).not.toBe(by.traceId)
   })
 
   it('that is answered late goes on in its trace', async () => {
