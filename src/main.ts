@@ -12,6 +12,8 @@ import type { Gateway } from './gateway.ts'
 import { httpServer } from './graphql/http.ts'
 import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
+import { watchProcess } from './observe/metrics.ts'
+import { startTracing } from './observe/tracing.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
 import { startSweeper } from './recovery/sweep.ts'
@@ -26,6 +28,9 @@ async function main(): Promise<void> {
   try {
     const config = readConfig(process.env)
     const log = await createLogger(config.logLevel, process.stdout.isTTY && !config.production)
+    watchProcess()
+    const tracing = await startTracing(process.env, log)
+    stops.push(() => tracing.stop())
     const stopped = stopRequested()
     const startedMs = performance.now()
     const places = await start(config, log, stops)

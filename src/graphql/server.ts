@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
+import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { GraphQLError } from 'graphql'
 import { createYoga, useReadinessCheck } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
@@ -6,6 +7,7 @@ import { rateLimiter } from '../access/rate-limit.ts'
 import type { RateLimits } from '../access/rate-limit.ts'
 import type { WhoAsks } from '../access/who.ts'
 import type { Gateway } from '../gateway.ts'
+import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
 import { maySeeSchema } from './audience.ts'
 import { documentCache } from './card-in-document.ts'
@@ -14,9 +16,12 @@ import { ApiError } from './errors.ts'
 import { corsFor, knowClient, noSimpleRequests, onlyWhatMayRun } from './gate.ts'
 import type { Asked } from './gate.ts'
 import { graphiqlPage } from './graphiql-page.ts'
+import { metricsPage } from './metrics-page.ts'
 import { publicError } from './public-errors.ts'
 import { quoteOnly } from './quoting.ts'
 import type { Quote } from './quoting.ts'
+import { nameRequest } from './request-name.ts'
+import type { Named } from './request-name.ts'
 import { schema } from './schema.ts'
 
 /**
@@ -25,10 +30,17 @@ import { schema } from './schema.ts'
  */
 export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigins }: ServerOptions) {
   const quote = quoteOnly(schema)
-  return createYoga<Asked, Context>({
+  return createYoga<Asked & Named, Context>({
     schema,
-    context: ({ who }) => ({ gateway, ...who }),
+    context: ({ who, requestId, trace }) => ({
+      gateway: logging(gateway, requestId),
+      // What a browser says of its trace decides nothing here.
+      trace: who.role === 'customer' ? ROOT_CONTEXT : trace,
+      ...who,
+    }),
     plugins: [
+      nameRequest,
+      metricsPage(gateway, whoAsks),
       useReadinessCheck({ endpoint: '/health/ready', check: () => isReady(gateway) }),
       graphiqlPage(whoAsks),
       noSimpleRequests,
@@ -65,6 +77,11 @@ const BODY_BYTES_MAX = 100_000
 /** A load balancer gives up after a second or more. */
 const READY_WITHIN_MS = 900
 
+/** The gateway for one request: every line that is logged on its behalf says so. */
+function logging(gateway: Gateway, request: string): Gateway {
+  return { ...gateway, log: gateway.log.child({ request }) }
+}
+
 /** Nothing that a client sent may come back in an error, or go into the log. */
 function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<object, Asked> {
   return {
@@ -82,9 +99,11 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<object, Asked>
     onResultProcess(processed) {
       const { result, serverContext } = processed
       if (!('errors' in result) || result.errors === undefined) return
-      const { who } = serverContext as Partial<Asked>
+      const { who, requestId } = serverContext as Partial<Asked & Named>
       const words = who && maySeeSchema(who.role) ? quote : (text: string) => withoutSuggestions(quote(text))
-      const errors = result.errors.map((error) => publicError(error, words, log))
+      const ofRequest = log.child({ request: requestId })
+      const errors = result.errors.map((error) => publicError(error, words, ofRequest))
+      for (const { extensions } of errors) requestErrors.inc({ code: String(extensions['code']) })
       processed.setResult({ ...result, errors })
     },
   }

@@ -38,7 +38,7 @@ describe('a page of another origin', () => {
       ...allowed,
       'access-control-allow-methods': 'POST',
       'access-control-allow-headers': 'content-type, authorization',
-      'access-control-expose-headers': 'retry-after',
+      'access-control-expose-headers': 'retry-after, x-request-id',
       'access-control-max-age': '3600',
     })
     const response = await server.fetch(URL_OF_API, {
