@@ -5,4 +5,6 @@ export type Context = {
   gateway: Gateway
   /** Who asks: the scope of idempotency keys, and the actor in the history. */
   client: string
+  /** As it came over HTTP; its signal is aborted when the client has gone. */
+  request: Request
 }

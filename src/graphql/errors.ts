@@ -20,7 +20,8 @@ export class ApiError extends GraphQLError {
   }
 }
 
-export type ApiErrorCode = 'BAD_REQUEST' | 'BAD_USER_INPUT' | 'INVALID_INPUT' | 'UNAUTHENTICATED'
+export type ApiErrorCode =
+  'BAD_REQUEST' | 'BAD_USER_INPUT' | 'INVALID_INPUT' | 'TOO_MANY_SUBSCRIPTIONS' | 'UNAUTHENTICATED'
 
 export type FieldProblem = { path: string; reason: string }
 
@@ -36,5 +37,6 @@ const HTTP_STATUS: Record<ApiErrorCode, { status: number; spec: boolean }> = {
   BAD_REQUEST: { status: 400, spec: false },
   BAD_USER_INPUT: { status: 400, spec: true },
   INVALID_INPUT: { status: 200, spec: true },
+  TOO_MANY_SUBSCRIPTIONS: { status: 429, spec: false },
   UNAUTHENTICATED: { status: 401, spec: false },
 }

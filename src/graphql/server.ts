@@ -1,6 +1,7 @@
 import type { RequestListener } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { GraphQLError } from 'graphql'
+import type { ExecutionArgs, ExecutionResult } from 'graphql'
 import { createYoga, useReadinessCheck } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
 import type { Gateway } from '../gateway.ts'
@@ -22,7 +23,7 @@ import { variableErrors } from './variables.ts'
 export function createServer(gateway: Gateway, options: { clientOf: ClientOf; graphiql: boolean }) {
   return createYoga<Asked, Context>({
     schema,
-    context: ({ client }) => ({ gateway, client }),
+    context: ({ client, request }) => ({ gateway, client, request }),
     plugins: [
       useReadinessCheck({ endpoint: '/health/ready', check: () => isReady(gateway) }),
       knowClient(options.clientOf),
@@ -86,6 +87,15 @@ function knowClient(clientOf: ClientOf): Plugin<object, Asked> {
 /** Nothing that a client sent may come back in an error, or go into the log. */
 function answerInOurWords({ log }: Gateway): Plugin<object, Asked> {
   const quote = quoteOnly(schema)
+  const checkVariables = ({ args, setResultAndStopExecution }: Executed) => {
+    const { document, operationName, variableValues: variables } = args
+    const errors = variableErrors(schema, document, { operationName, variables }, quote)
+    if (errors.length > 0) setResultAndStopExecution({ errors })
+  }
+  const inOurWords = <Result extends ExecutionResult>(result: Result): Result =>
+    result.errors === undefined
+      ? result
+      : { ...result, errors: result.errors.map((error) => publicError(error, quote, log)) }
   return {
     onRequestParse({ requestParser, setRequestParser }) {
       if (requestParser === undefined) return
@@ -101,18 +111,23 @@ function answerInOurWords({ log }: Gateway): Plugin<object, Asked> {
     onValidate({ addValidationRule }) {
       addValidationRule(noCardInNames)
     },
-    onExecute({ args, setResultAndStopExecution }) {
-      const { document, operationName, variableValues: variables } = args
-      const errors = variableErrors(schema, document, { operationName, variables }, quote)
-      if (errors.length > 0) setResultAndStopExecution({ errors })
+    onExecute: checkVariables,
+    onSubscribe(subscribed) {
+      checkVariables(subscribed)
+      return {
+        onSubscribeResult: () => ({ onNext: ({ result, setResult }) => setResult(inOurWords(result)) }),
+      }
     },
     onResultProcess(processed) {
       const { result } = processed
-      if (!('errors' in result) || result.errors === undefined) return
-      const errors = result.errors.map((error) => publicError(error, quote, log))
-      processed.setResult({ ...result, errors })
+      if ('errors' in result) processed.setResult(inOurWords(result))
     },
   }
+}
+
+type Executed = {
+  args: Pick<ExecutionArgs, 'document' | 'operationName' | 'variableValues'>
+  setResultAndStopExecution: (result: { errors: GraphQLError[] }) => void
 }
 
 const UNREADABLE =

@@ -48,6 +48,8 @@ export async function claimInTurn(
     // Nobody has looked the key up, so nothing may be said of it; what was perhaps claimed, recovery asks the bank about.
     if (row === null) return answer(waiting.answer)
     if (row.answer === 'CLAIMED') {
+      // A new payment; the other operations have moved none yet.
+      if (request.kind === 'AUTHORIZE' && row.payment !== null) gateway.changes.emit('payment', row.payment)
       return { claim: { ...claimed(row), token: ids.token, askedAt, quiet: true, replayable: true } }
     }
     const known = resultOfClaim(row, request, ids, refusal, waiting)

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
@@ -8,6 +8,7 @@ import { createBank } from '../../src/bank/client.ts'
 import type { BankOptions } from '../../src/bank/client.ts'
 import { OPERATION_DEFAULTS } from '../../src/config.ts'
 import { connect } from '../../src/db/connection.ts'
+import { createLive } from '../../src/events/live.ts'
 import { systemClock } from '../../src/gateway.ts'
 import type { Gateway, OperationSettings } from '../../src/gateway.ts'
 import { createServer } from '../../src/graphql/server.ts'
@@ -56,6 +57,8 @@ export function startTestGateway(options: {
     log,
     settings,
     inFlight: createInFlight(),
+    changes: new EventEmitter(),
+    live: createLive(),
   }
   const server = createServer(gateway, { clientOf: () => options.clientName ?? 'ficmart', graphiql: true })
   whenFileEnds(async () => {
