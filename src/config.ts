@@ -22,6 +22,8 @@ export type Config = {
   logLevel: string
   dataFolder: string
   sweepEveryMs: number
+  /** Null: not sent from here. 'off': not recorded any more either. */
+  webhook: { url: string; secrets: string[] } | 'off' | null
   operation: OperationSettings
   simulator: {
     port: number
@@ -42,6 +44,17 @@ const url = (protocols: string[]) =>
     error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
   })
 
+const listed = (text: string) =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
+const isWebhookSecret = (text: string) => {
+  const bytes = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1]
+  const { length } = Buffer.from(bytes ?? '', 'base64')
+  return length >= 24 && length <= 64
+}
+
 const environment = z.object({
   NODE_ENV: z.string().default('development'),
   HOST: z.string().default('127.0.0.1'),
@@ -60,18 +73,29 @@ const environment = z.object({
   API_KEYS: z
     .string()
     .default('')
-    .transform((text) =>
-      text
-        .split(',')
-        .map((part) => part.trim())
-        .filter((part) => part !== ''),
-    )
+    .transform(listed)
     .pipe(
       z.array(
         z.string().regex(/^[^:\s]+:[0-9a-f]{64}$/, 'must be client:sha256-in-hex, separated by commas'),
       ),
     ),
   SWEEP_EVERY_MS: positive(3_000),
+  WEBHOOK_URL: z
+    .union([z.literal('off'), url(['http:', 'https:'])])
+    .nullable()
+    .default(null),
+  WEBHOOK_SECRET: z
+    .string()
+    .default('')
+    .transform(listed)
+    .pipe(
+      z.array(
+        z.string().refine(isWebhookSecret, {
+          error:
+            'must be whsec_ and 24 to 64 random bytes in base64; two, separated by a comma, while one replaces the other',
+        }),
+      ),
+    ),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DATA_FOLDER: z.string().default('.data'),
   // The bank's own variables, for the simulator.
@@ -101,6 +125,11 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
       `NODE_ENV is production, so ${missing.join(', ')} must be set (see the settings in README.md). Nothing was started.`,
     )
   }
+  if (e.WEBHOOK_URL !== null && e.WEBHOOK_URL !== 'off' && e.WEBHOOK_SECRET.length === 0) {
+    throw new StartRefused(
+      'WEBHOOK_URL is set, so WEBHOOK_SECRET must be: whsec_ and 24 to 64 random bytes in base64. Nothing was started.',
+    )
+  }
   return {
     production,
     host: e.HOST,
@@ -115,6 +144,10 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     logLevel: e.LOG_LEVEL,
     dataFolder: e.DATA_FOLDER,
     sweepEveryMs: e.SWEEP_EVERY_MS,
+    webhook:
+      e.WEBHOOK_URL === null || e.WEBHOOK_URL === 'off'
+        ? e.WEBHOOK_URL
+        : { url: e.WEBHOOK_URL, secrets: e.WEBHOOK_SECRET },
     operation: {
       ...OPERATION_DEFAULTS,
       requestDeadlineMs: e.REQUEST_DEADLINE_MS,

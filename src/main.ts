@@ -1,4 +1,6 @@
+import { EventEmitter } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'
+import type { Server } from 'node:http'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { createBank } from './bank/client.ts'
@@ -7,6 +9,8 @@ import type { Config } from './config.ts'
 import { connect } from './db/connection.ts'
 import { startEmbedded } from './db/embedded.ts'
 import { migrate } from './db/migrate.ts'
+import { createLive, startLive } from './events/live.ts'
+import { startWebhooks } from './events/webhooks.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
 import { apiKeys } from './graphql/access.ts'
@@ -50,10 +54,8 @@ type Stop = () => Promise<unknown>
 async function start(config: Config, log: Logger, stops: Stop[]) {
   const { databaseUrl, bankUrl } = await startWhatIsMissing(config, stops)
 
-  const sql = connect(databaseUrl, {
-    connectionsMax: config.databaseConnectionsMax,
-    statementTimeoutMs: config.databaseStatementTimeoutMs,
-  })
+  const { databaseConnectionsMax: connectionsMax, databaseStatementTimeoutMs: statementTimeoutMs } = config
+  const sql = connect(databaseUrl, { connectionsMax, statementTimeoutMs })
   stops.push(() => sql.end({ timeout: 5 }))
   await migrate(sql).catch((error: unknown) => {
     throw new StartRefused(`${databaseTrouble(error)} Check DATABASE_URL. Nothing was started.`)
@@ -82,22 +84,26 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     log,
     settings: config.operation,
     inFlight: createInFlight(),
+    changes: new EventEmitter(),
+    live: createLive(),
   }
   const server = createServer(gateway, { clientOf: apiKeys(config.apiKeys), graphiql: !config.production })
   const http = createHttpServer(httpListener(server))
+  stops.push(() => closeHttp(http))
+  // Apart from the payments' connections: they shall not wait for a queue of webhooks.
+  const eventsSql = connect(databaseUrl, { connectionsMax: EVENTS_CONNECTIONS, statementTimeoutMs })
+  stops.push(() => eventsSql.end({ timeout: 1 }))
+  const live = await startLive(gateway, eventsSql)
+  stops.push(() => live.stop())
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
+  const webhooks = await startWebhooks({ ...gateway, sql: eventsSql }, config.webhook)
   stops.push(async () => {
     gateway.inFlight.draining = true
     await Promise.race([
-      Promise.all([drained(gateway.inFlight), sweeper.stop()]),
+      Promise.all([drained(gateway.inFlight), sweeper.stop(), webhooks.stop()]),
       systemClock.sleep(DRAIN_MS),
     ])
-    // Answers that are being written get out; idle keep-alive connections are not waited for.
-    const closed = new Promise((done) => http.close(done))
-    http.closeIdleConnections()
-    await Promise.race([closed, systemClock.sleep(LAST_ANSWERS_MS)])
-    http.closeAllConnections()
   })
   const host = config.host.includes(':') ? `[${config.host}]` : config.host
   return {
@@ -109,8 +115,19 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   }
 }
 
+/** And one more that only listens. */
+const EVENTS_CONNECTIONS = 2
 /** One attempt at the bank, and settling it. */
 const DRAIN_MS = 23_000
+
+/** Answers that are being written get out; idle keep-alive connections are not waited for. */
+async function closeHttp(http: Server): Promise<void> {
+  const closed = new Promise((done) => http.close(done))
+  http.closeIdleConnections()
+  await Promise.race([closed, systemClock.sleep(LAST_ANSWERS_MS)])
+  http.closeAllConnections()
+}
+
 const LAST_ANSWERS_MS = 1_000
 
 /** An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. */
