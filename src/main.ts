@@ -1,8 +1,8 @@
 import { EventEmitter } from 'node:events'
-import { createServer as createHttpServer } from 'node:http'
 import type { Server } from 'node:http'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
+import { openAccess } from './access/access.ts'
 import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import type { Config } from './config.ts'
@@ -13,8 +13,8 @@ import { createLive, startLive } from './events/live.ts'
 import { startWebhooks } from './events/webhooks.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
-import { apiKeys } from './graphql/access.ts'
-import { createServer, httpListener } from './graphql/server.ts'
+import { httpServer } from './graphql/http.ts'
+import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
@@ -52,6 +52,8 @@ async function main(): Promise<void> {
 type Stop = () => Promise<unknown>
 
 async function start(config: Config, log: Logger, stops: Stop[]) {
+  const { whoAsks, isOpen, close } = await openAccess(config.access, log)
+  stops.push(async () => close())
   const { databaseUrl, bankUrl } = await startWhatIsMissing(config, stops)
 
   const { databaseConnectionsMax: connectionsMax, databaseStatementTimeoutMs: statementTimeoutMs } = config
@@ -87,8 +89,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     changes: new EventEmitter(),
     live: createLive(),
   }
-  const server = createServer(gateway, { clientOf: apiKeys(config.apiKeys), graphiql: !config.production })
-  const http = createHttpServer(httpListener(server))
+  const { rateLimits, corsOrigins } = config
+  const http = httpServer(createServer(gateway, { whoAsks, rateLimits, corsOrigins }))
   stops.push(() => closeHttp(http))
   // Apart from the payments' connections: they shall not wait for a queue of webhooks.
   const eventsSql = connect(databaseUrl, { connectionsMax: EVENTS_CONNECTIONS, statementTimeoutMs })
@@ -112,6 +114,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     databaseUrl,
     isSimulated: config.bankUrl === null,
     isEmbedded: config.databaseUrl === null,
+    isOpen,
   }
 }
 

@@ -44,22 +44,28 @@ export function createLive(): Live {
 
 export class TooManyFollowers extends Error {}
 
-/** Of one client, so that none takes all; and of this process, some 50 kB each. */
-const FOLLOWED_PER_CLIENT_MAX = 200
+/** Of all clients, in this process: some 50 kB each. */
 const FOLLOWED_MAX = 5_000
 
 /**
  * A subject's newest payments, each as it is now and then each time its version has grown, until `return` is called,
- * `gone` is aborted, or the gateway stops. `isFor`: whether this client may see a payment. Throws TooManyFollowers.
+ * `gone` is aborted, or the gateway stops. `isFor`: whether this client may see a payment; `atMost`: how many streams the
+ * client may have. Throws TooManyFollowers.
  */
 export function follow(
   gateway: Gateway,
-  who: { client: string; subject: Subject; isFor: (payment: Payment) => boolean; gone: AbortSignal },
+  who: {
+    client: string
+    atMost: number
+    subject: Subject
+    isFor: (payment: Payment) => boolean
+    gone: AbortSignal
+  },
 ): AsyncIterableIterator<Payment, undefined> {
   const { live } = gateway
   const all = [...live.followers.values()].flatMap((followers) => [...followers])
   const own = all.filter(({ client }) => client === who.client)
-  if (all.length >= FOLLOWED_MAX || own.length >= FOLLOWED_PER_CLIENT_MAX) throw new TooManyFollowers()
+  if (all.length >= FOLLOWED_MAX || own.length >= who.atMost) throw new TooManyFollowers()
 
   const topic = topicOf(who.subject)
   const follower: Follower = {

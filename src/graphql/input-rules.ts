@@ -59,7 +59,7 @@ export const eventIdText = read(
 /** Comes out as a transition, too. */
 export const eventCursorText = read(transitionOfCursor, CURSOR_REASON)
 
-const PAGE_MAX = 100
+export const PAGE_MAX = 100
 export const PAGE_DEFAULT = 20
 const PAGE_REASON = `must be 1 to ${PAGE_MAX}`
 export const pageSize = z.number().min(1, PAGE_REASON).max(PAGE_MAX, PAGE_REASON)

@@ -1,10 +1,12 @@
 import { z } from 'zod'
+import { TOKEN_AGE_MAX_S } from '../access/customer-token.ts'
 import { follow, TooManyFollowers } from '../events/live.ts'
 import type { Payment } from '../payment/payment.ts'
 import { NEWEST_FOLLOWED } from '../payment/reads.ts'
 import type { Subject } from '../payment/reads.ts'
+import { EVERYONE } from './audience.ts'
 import { builder } from './builder.ts'
-import type { Context } from './context.ts'
+import { isVisible } from './customer.ts'
 import { ApiError } from './errors.ts'
 import { paymentIdText, VISIBLE_TEXT, visibleText } from './input-rules.ts'
 import { PaymentType } from './nouns.ts'
@@ -33,6 +35,7 @@ const PaymentUpdatedBy = builder.inputType('PaymentUpdatedBy', {
 builder.subscriptionField('paymentUpdated', (t) =>
   t.field({
     type: PaymentType,
+    authScopes: EVERYONE,
     description:
       'Each payment as it is now, then again whenever its `version` has grown. Of several changes in quick succession only the last may be told: `transitions` has them all.',
     args: t.validate(
@@ -46,10 +49,15 @@ builder.subscriptionField('paymentUpdated', (t) =>
       }),
     ),
     subscribe: (_, { by }, context) => {
-      const { gateway, client, request } = context
-      const isFor = (payment: Payment) => maySee(context, payment)
+      const { gateway, client, role, request } = context
+      const isFor = (payment: Payment) => isVisible(context, payment)
+      // A stream would outlive the token that opened it.
+      const gone =
+        role === 'customer'
+          ? AbortSignal.any([request.signal, AbortSignal.timeout(TOKEN_AGE_MAX_S * 1_000)])
+          : request.signal
       try {
-        return follow(gateway, { client, subject: subjectOf(by), isFor, gone: request.signal })
+        return follow(gateway, { client, subject: subjectOf(by), atMost: STREAMS_MAX[role], isFor, gone })
       } catch (error) {
         if (!(error instanceof TooManyFollowers)) throw error
         throw new ApiError('TOO_MANY_SUBSCRIPTIONS', TOO_MANY)
@@ -62,10 +70,8 @@ builder.subscriptionField('paymentUpdated', (t) =>
 const TOO_MANY =
   'Too many subscriptions are open. Close some, or follow a customer or an order instead of each payment.'
 
-/** The one place that says whose payments a client may follow: asked for each payment before it is told. */
-function maySee(_context: Context, _payment: Payment): boolean {
-  return true
-}
+/** Of one client, in this process: so that none, least of all a customer, takes the places of all. */
+const STREAMS_MAX = { service: 200, ops: 200, dev: 200, customer: 5 }
 
 type By = {
   paymentId?: string | null | undefined

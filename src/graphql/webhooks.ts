@@ -6,6 +6,7 @@ import { eventType } from '../events/receiver.ts'
 import { problem } from '../operation/problems.ts'
 import { cursorOfEvent, eventId } from '../payment/ids.ts'
 import type { ProblemCode, Transition } from '../payment/payment.ts'
+import { OPERATORS, STAFF } from './audience.ts'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
 import { WebhookStatusEnum } from './enums.ts'
@@ -112,6 +113,7 @@ const WebhookDeliveryFilter = builder.inputType('WebhookDeliveryFilter', {
 builder.queryField('webhookDeliveries', (t) =>
   t.field({
     type: WebhookDeliveryConnection,
+    authScopes: STAFF,
     description: "For operators: the webhooks to FicMart's back end, delivered or not.",
     args: t.validate(
       {
@@ -153,7 +155,8 @@ type ResentAnswer = { is: 'resent'; delivery: Delivery }
 type ResendAnswer = ResentAnswer | ProblemAnswer
 
 const WebhookResent = builder.objectRef<ResentAnswer>('WebhookResent').implement({
-  description: 'It is sent again at once, and has three days anew; it is in the audit lines of the payment.',
+  description:
+    'It is sent again, now or when those before it of the same payment are through, and has three days anew; it is in the audit lines of the payment.',
   fields: (t) => ({
     delivery: t.field({
       type: WebhookDeliveryType,
@@ -176,25 +179,26 @@ const ResendWebhookInput = builder
   .inputType('ResendWebhookInput', {
     description: 'A webhook to send again.',
     fields: (t) => ({
-      id: t.id({ description: 'The webhook: `evt_...`.' }),
+      webhookId: t.id({ description: 'The webhook: `evt_...`.' }),
       reason: t.string({ description: `Why, for whoever looks at it later. ${REASON_TEXT}` }),
     }),
   })
-  .validate(z.object({ id: eventIdText, reason: reasonText }))
+  .validate(z.object({ webhookId: eventIdText, reason: reasonText }))
 
 builder.mutationField('resendWebhook', (t) =>
   t.field({
     type: ResendWebhookResult,
+    authScopes: OPERATORS,
     description:
       'For operators. Sends a webhook again under the same id, delivered or not. What the payment did after it may have been told already: the receiver goes by `version`.',
     args: { input: t.arg({ type: ResendWebhookInput, description: 'Which one, and why.' }) },
-    resolve: async (_, { input: { id, reason } }, { gateway, client }): Promise<ResendAnswer> => {
-      const delivery = await resendDelivery(gateway, id, {
+    resolve: async (_, { input: { webhookId, reason } }, { gateway, client }): Promise<ResendAnswer> => {
+      const delivery = await resendDelivery(gateway, webhookId, {
         id: timeOrderedId(),
         action: 'RESEND_WEBHOOK',
         actor: client,
         reason,
-        detail: { webhook: eventId(id.paymentId, id.version) },
+        detail: { webhook: eventId(webhookId.paymentId, webhookId.version) },
       })
       if (delivery !== null) return { is: 'resent', delivery }
       return { is: 'problem', problem: problem('WEBHOOK_NOT_FOUND'), replayed: false }

@@ -1,41 +1,46 @@
 import { randomUUID } from 'node:crypto'
 import { once, setMaxListeners } from 'node:events'
-import { createServer as createHttpServer } from 'node:http'
 import { connect as openSocket } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { v7 as timeOrderedId } from 'uuid'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { connect } from '../../src/db/connection.ts'
 import { follow, startLive } from '../../src/events/live.ts'
-import { createServer, httpListener } from '../../src/graphql/server.ts'
+import type { Who } from '../../src/access/who.ts'
+import { httpServer } from '../../src/graphql/http.ts'
+import { createServer } from '../../src/graphql/server.ts'
 import { sweep } from '../../src/recovery/sweep.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized, captured, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
-import { spawnGateway, startTestGateway } from '../support/gateway.ts'
+import { serving, spawnGateway, startTestGateway } from '../support/gateway.ts'
 import { whenFileEnds } from '../support/leaving.ts'
 import { subscribe } from '../support/stream.ts'
 
 /** FicMart's pages and people watch payments change, whichever process changes them. */
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
+const FICMART: Who = { client: 'ficmart', role: 'service', customer: null }
 const where = { databaseUrl: database.url, bankUrl: bank.url }
 const one = await startLiveGateway()
 const other = await startLiveGateway()
+const browser = await startLiveGateway({
+  who: { client: 'customer:own', role: 'customer', customer: { id: 'own', orderId: '-', amountCents: 1 } },
+})
 /** Changes payments and says nothing, as a process that dies each time between its commit and its signal. */
 const silent = startTestGateway(where)
 
 /** A gateway that listens on a port; two of them are as two processes. */
-async function startLiveGateway(options: { pollMs?: number; databaseUrl?: string } = {}) {
+async function startLiveGateway(options: { pollMs?: number; databaseUrl?: string; who?: Who } = {}) {
   const { databaseUrl = database.url } = options
   const started = startTestGateway({ ...where, databaseUrl })
   const { gateway } = started
   const sql = connect(databaseUrl, { connectionsMax: 1, statementTimeoutMs: 5_000 })
   // Signals alone must do, unless a test says otherwise.
   const live = await startLive(gateway, sql, options.pollMs ?? 3_600_000)
-  const http = createHttpServer(
-    httpListener(createServer(gateway, { clientOf: () => 'ficmart', graphiql: false })),
-  ).listen(0, '127.0.0.1')
+  const { who = FICMART } = options
+  const server = createServer(gateway, { ...serving(), whoAsks: async () => who })
+  const http = httpServer(server).listen(0, '127.0.0.1')
   await once(http, 'listening')
   whenFileEnds(async () => {
     await live.stop()
@@ -52,7 +57,10 @@ type Told = { id: string; state: string; version: number; transitions: { toState
 const UPDATED = `subscription ($by: PaymentUpdatedBy!) {
   paymentUpdated(by: $by) { id state version transitions { toState } }
 }`
-const open = (url: string, by: object) => subscribe<{ paymentUpdated: Told }>(url, UPDATED, { by })
+/** What a customer may see. */
+const SEEN = 'subscription ($by: PaymentUpdatedBy!) { paymentUpdated(by: $by) { id state version } }'
+const open = (url: string, by: object, document = UPDATED) =>
+  subscribe<{ paymentUpdated: Told }>(url, document, { by })
 
 async function following(by: Record<string, string>, url = other.url) {
   const stream = await open(url, by)
@@ -121,7 +129,13 @@ describe('a payment that is followed', () => {
     const { id } = await captured(one.client)
     const subject = { by: 'payment', id: id.slice(4) } as const
     const gone = new AbortController()
-    const updates = follow(other.gateway, { client: 'slow', subject, isFor: () => true, gone: gone.signal })
+    const updates = follow(other.gateway, {
+      client: 'slow',
+      atMost: 1,
+      subject,
+      isFor: () => true,
+      gone: gone.signal,
+    })
     await vi.waitFor(() => expect(other.gateway.live.isReading).toBe(false))
     await other.client.refund({ paymentId: id })
     await vi.waitFor(() => expect(other.gateway.live.isReading).toBe(false))
@@ -200,36 +214,78 @@ describe('a stream', () => {
     const gone = new AbortController()
     setMaxListeners(0, gone.signal)
     for (let at = 0; at < 200; at += 1)
-      follow(gateway, { client: 'ficmart', subject, isFor: () => true, gone: gone.signal })
+      follow(gateway, { client: 'ficmart', atMost: 200, subject, isFor: () => true, gone: gone.signal })
     const refused = await open(url, { paymentId: id })
     expect(refused.status).toBe(429)
     expect(followers()).toBe(200)
-    follow(gateway, { client: 'ops', subject, isFor: () => true, gone: gone.signal })
+    follow(gateway, { client: 'ops', atMost: 1, subject, isFor: () => true, gone: gone.signal })
     gone.abort()
     expect(followers()).toBe(0)
     expect((await open(url, { paymentId: id })).status).toBe(200)
   })
 
-  it('tells nobody what they may not see', async () => {
-    const customerId = randomUUID()
-    const [mine, theirs] = [
-      await authorized(one.client, { customerId }),
-      await authorized(one.client, { customerId }),
-    ]
-    const updates = follow(other.gateway, {
-      client: 'ficmart',
-      subject: { by: 'customer', id: customerId },
-      isFor: (payment) => `pay_${payment.id}` !== theirs.id,
-      gone: new AbortController().signal,
-    })
-    expect((await updates.next()).value).toMatchObject({ id: mine.id.slice(4) })
-    await one.client.void({ paymentId: theirs.id })
-    await one.client.void({ paymentId: mine.id })
-    expect((await updates.next()).value).toMatchObject({ id: mine.id.slice(4), state: 'VOIDED' })
+  it.each(['paymentId', 'orderId', 'customerId'])(
+    'of a customer, by %s, tells of their own payments and of nobody else’s',
+    async (by) => {
+      const own = await authorized(one.client, { customerId: 'own', orderId: randomUUID() })
+      const foreign = await authorized(one.client, { customerId: 'foreign', orderId: randomUUID() })
+      const [watched, unwatched] = await Promise.all(
+        [own, foreign].map(async ({ id }) => {
+          const { payment } = await one.client.query<{ payment: { orderId: string; customerId: string } }>(
+            `{ payment(by: { id: "${id}" }) { orderId customerId } }`,
+          )
+          return await open(browser.url, { [by]: { ...payment, paymentId: id }[by] }, SEEN)
+        }),
+      )
+      if (watched === undefined || unwatched === undefined) throw new Error('no streams')
+      onTestFinished(() => [watched, unwatched].forEach((stream) => stream.close()))
+      // Others of theirs may come before it.
+      for (let seen = ''; seen !== own.id;) {
+        seen = (await watched.next())?.data?.paymentUpdated.id ?? own.id
+        expect(seen).not.toBe(foreign.id)
+      }
+      let told = false
+      void unwatched.next().then(
+        () => (told = true),
+        () => null,
+      )
+      await one.client.void({ paymentId: foreign.id })
+      await one.client.void({ paymentId: own.id })
+      expect(await watched.next()).toMatchObject({
+        data: { paymentUpdated: { id: own.id, state: 'VOIDED' } },
+      })
+      await vi.waitFor(() => expect(unwatched.heartbeats()).toBeGreaterThanOrEqual(2), 5_000)
+      expect(told).toBe(false)
+    },
+  )
+
+  it('of a customer does not outlive their token, and they have five at most', async () => {
+    const { id } = await authorized(one.client, { customerId: 'own' })
+    const timeout = AbortSignal.timeout.bind(AbortSignal)
+    const spy = vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 1_000))
+    onTestFinished(() => spy.mockRestore())
+    const streams = await Promise.all(
+      Array.from({ length: 5 }, () => open(browser.url, { paymentId: id }, SEEN)),
+    )
+    expect(spy).toHaveBeenCalledWith(15 * 60_000)
+    expect((await open(browser.url, { paymentId: id }, SEEN)).status).toBe(429)
+    for (const stream of streams) {
+      expect(await stream.next()).toMatchObject({ data: { paymentUpdated: { id } } })
+      expect(await stream.next()).toBeNull()
+    }
+    expect(browser.followers()).toBe(0)
+  })
+
+  it('that is not wanted any more is over at once', async () => {
+    const { id } = await authorized(one.client)
+    const subject = { by: 'payment', id: id.slice(4) } as const
+    const gone = new AbortController().signal
+    const updates = follow(silent.gateway, { client: 'ficmart', atMost: 1, subject, isFor: () => true, gone })
+    expect((await updates.next()).value).toMatchObject({ state: 'AUTHORIZED' })
     const next = updates.next()
     await updates.return?.()
     expect(await next).toEqual({ done: true, value: undefined })
-    await vi.waitFor(() => expect(other.followers()).toBe(0))
+    expect(silent.gateway.live.followers.size).toBe(0)
   })
 
   it.each([

@@ -402,11 +402,11 @@ describe('operators', () => {
     expect((await deliveries(id)).map((one) => one?.status)).toEqual(['GIVEN_UP', 'DELIVERED'])
 
     for (const version of [1, 2]) {
-      const input = { id: eventId(id, version), reason: `lost in the fire ${version}` }
+      const input = { webhookId: eventId(id, version), reason: `lost in the fire ${version}` }
       const { resendWebhook } = await client.query<Resent>(RESEND, { input })
       expect(resendWebhook).toMatchObject({
         __typename: 'WebhookResent',
-        delivery: { id: input.id, status: 'PENDING', nextAttemptAt: expect.any(String) as string },
+        delivery: { id: input.webhookId, status: 'PENDING', nextAttemptAt: expect.any(String) as string },
       })
     }
     receiver.received.length = 0
@@ -437,7 +437,7 @@ describe('operators', () => {
     const { id } = await authorized(client)
     const [claimed] = await claimDue(gateway, 1)
     if (claimed === undefined) throw new Error('nothing was due')
-    await client.query<Resent>(RESEND, { input: { id: eventId(id, 1), reason: 'impatient' } })
+    await client.query<Resent>(RESEND, { input: { webhookId: eventId(id, 1), reason: 'impatient' } })
     expect(await settleDelivery(gateway, claimed, FAILED)).toBe('PENDING')
     await sendDue()
     expect(told(receiver.received)).toEqual(['payment.pending'])
@@ -448,17 +448,17 @@ describe('operators', () => {
     const { id } = await authorized(client)
     receiver.answers = () => 500
     const resend = async (input: object) => (await client.query<Resent>(RESEND, { input })).resendWebhook
-    expect(await resend({ id: eventId(id, 2), reason: 'eager' })).toMatchObject({
+    expect(await resend({ webhookId: eventId(id, 2), reason: 'eager' })).toMatchObject({
       delivery: { nextAttemptAt: null },
     })
     await sendDue()
     expect(told(receiver.received)).toEqual(['payment.pending'])
-    expect(await resend({ id: eventId(id, 9), reason: 'why not' })).toMatchObject({
+    expect(await resend({ webhookId: eventId(id, 9), reason: 'why not' })).toMatchObject({
       __typename: 'WebhookNotFound',
       code: 'WEBHOOK_NOT_FOUND',
     })
-    expect(await resend({ id: eventId(id, 1), reason: ' ' })).toMatchObject({ code: 'INVALID_INPUT' })
-    expect(await resend({ id, reason: 'wrong id' })).toMatchObject({ code: 'INVALID_INPUT' })
+    expect(await resend({ webhookId: eventId(id, 1), reason: ' ' })).toMatchObject({ code: 'INVALID_INPUT' })
+    expect(await resend({ webhookId: id, reason: 'wrong id' })).toMatchObject({ code: 'INVALID_INPUT' })
   })
 
   it('see what is failing, given up or waiting, page by page', async () => {

@@ -79,6 +79,16 @@ describe('an authorize that failed and may have left a hold', () => {
     expect(seen).toEqual([0, 1, 1, 2, 3, 3])
   })
 
+  it('is asked about once by two processes that look at once', async () => {
+    const other = start()
+    other.gateway.clock = clock
+    const { id } = await failedAfterAmbiguity('drop-before')
+    const before = await probesOf(id)
+    laterMs = 6 * MINUTE_MS
+    await Promise.all([sweep(gateway), sweep(other.gateway), sweep(gateway)])
+    expect((await probesOf(id)) - before).toBe(1)
+  })
+
   it('has a hold that turns up released at the bank, and is VOIDED by that', async () => {
     const { id, state } = await failedAfterAmbiguity('drop-after-store')
     expect(state).toBe('FAILED')
