@@ -16,6 +16,8 @@ import type { Gateway } from './gateway.ts'
 import { httpServer } from './graphql/http.ts'
 import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
+import { watchProcess } from './observe/metrics.ts'
+import { startTracing } from './observe/tracing.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
 import { startSweeper } from './recovery/sweep.ts'
@@ -30,6 +32,9 @@ async function main(): Promise<void> {
   try {
     const config = readConfig(process.env)
     const log = await createLogger(config.logLevel, process.stdout.isTTY && !config.production)
+    watchProcess()
+    const tracing = await startTracing(process.env, log)
+    stops.push(() => tracing.stop())
     const stopped = stopRequested()
     const startedMs = performance.now()
     const places = await start(config, log, stops)
@@ -91,12 +96,11 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   }
   const { rateLimits, corsOrigins } = config
   const http = httpServer(createServer(gateway, { whoAsks, rateLimits, corsOrigins }))
-  stops.push(() => closeHttp(http))
   // Apart from the payments' connections: they shall not wait for a queue of webhooks.
   const eventsSql = connect(databaseUrl, { connectionsMax: EVENTS_CONNECTIONS, statementTimeoutMs })
-  stops.push(() => eventsSql.end({ timeout: 1 }))
+  stops.push(() => eventsSql.end({ timeout: 0 }))
   const live = await startLive(gateway, eventsSql)
-  stops.push(() => live.stop())
+  stops.push(() => Promise.all([live.stop(), closeHttp(http)]))
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
   const webhooks = await startWebhooks({ ...gateway, sql: eventsSql }, config.webhook)

@@ -5,7 +5,7 @@ import type { ApiKey } from './api-keys.ts'
 import { customerTokens, isToken } from './customer-token.ts'
 import type { CustomerTokenSettings } from './customer-token.ts'
 import { keysIn, readKeysFile } from './keys-file.ts'
-import type { Refused, Who, WhoAsks } from './who.ts'
+import type { Who, WhoAsks } from './who.ts'
 
 /**
  * Tells from a request's `Authorization` who asks: by API key, or by a customer's token. Where no key was ever set,
@@ -34,10 +34,10 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
       `The file of API keys, ${file}, cannot be read (${error.code}). See API_KEYS_FILE.`,
     )
   })
-  let fromFile = keysAtStart(text ?? '', file)
+  let keys = [...fromSetting, ...keysAtStart(text ?? '', file)]
   // Never opened again in this process: whoever removes the last key locks the door.
   let isOpen = fromSetting.length === 0 && text === null
-  refuseToBeOpen(settings, isOpen, fromSetting.length + fromFile.length)
+  refuseToBeOpen(settings, isOpen, keys.length)
 
   // Looked at rather than watched: a file that is replaced, mounted or on a network tells nobody.
   const look = async () => {
@@ -45,8 +45,8 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
     if (now === text || now === null) return
     text = now
     isOpen = false
-    fromFile = keysIn(now)
-    log.info({ keys: summary(fromFile), file }, 'the file of API keys has changed; its keys are in force')
+    keys = [...fromSetting, ...keysIn(now)]
+    log.info({ keys: summary(keys), file }, 'the file of API keys has changed; its keys are in force')
   }
   const timer = setInterval(() => {
     look().catch((error: unknown) => {
@@ -56,14 +56,14 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
   }, LOOK_EVERY_MS)
   timer.unref()
 
-  if (isOpen) log.warn(`${OPEN} ${settings.openToNetwork ? 'So is whoever reaches it by the network.' : ''}`)
-  else log.info({ keys: summary([...fromSetting, ...fromFile]) }, 'API keys are needed')
+  if (isOpen) log.warn(settings.openToNetwork ? `${OPEN} ${BY_NETWORK}` : OPEN)
+  else log.info({ keys: summary(keys) }, 'API keys are needed')
 
   const byToken = settings.customerTokens && customerTokens(settings.customerTokens, log)
   const whoAsks: WhoAsks = async ({ headers }) => {
     const { secret, isBasic } = credential(headers.get('authorization'))
     if (secret !== null && !isOpen) {
-      const key = keyOf(secret, [...fromSetting, ...fromFile])
+      const key = keyOf(secret, keys)
       // A browser sends Basic by itself once it knows it: that is for operators in GraphiQL, not for programs.
       if (key !== null && (key.role === 'ops' || !isBasic)) {
         return { client: key.client, role: key.role, customer: null }
@@ -81,6 +81,7 @@ const LOOK_EVERY_MS = 1_000
 const DEV: Who = { client: 'dev', role: 'dev', customer: null }
 const OPEN =
   'No API keys are set: everyone on this machine is the client "dev" and may do everything. `npm run keys -- add NAME ROLE` makes a key, and from then on keys are needed.'
+const BY_NETWORK = 'So is whoever reaches it by the network.'
 const UNKNOWN = 'Send a valid API key: Authorization: Bearer <key>.'
 const ELSEWHERE = 'Without API keys the gateway answers only to localhost, by that name.'
 
@@ -130,8 +131,4 @@ function keysAtStart(text: string, file: string): ApiKey[] {
 
 function summary(keys: readonly ApiKey[]): string[] {
   return keys.map(({ client, role }) => `${client}:${role}`)
-}
-
-export function isRefused(asked: Who | Refused): asked is Refused {
-  return 'refused' in asked
 }

@@ -79,7 +79,7 @@ function signature(by: CustomerTokenSettings['signedBy']): {
     return { key: () => secret, algorithms: ['HS256'] }
   }
   const key = createRemoteJWKSet(new URL(by.jwksUrl), { timeoutDuration: JWKS_TIMEOUT_MS })
-  return { key, algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA'] }
+  return { key, algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'] }
 }
 
 /** What is wrong with the token; null when the fault is not the token's. Never a value of it. */

@@ -76,7 +76,8 @@ export async function settleDelivery(
     jitter: 0.75 + gateway.random() / 2,
     giveUpAfterMs: GIVE_UP_AFTER_MS,
   }
-  return await persist(gateway, gateway.clock.monotonicMs() + LEASE_MS, async () => {
+  const step = { name: 'settle webhook', payment: `pay_${paymentId}` }
+  return await persist(gateway, step, gateway.clock.monotonicMs() + LEASE_MS, async () => {
     const [row] = await gateway.sql<{ status: WebhookStatus | null }[]>`
       select settle_delivery(${paymentId}::uuid, ${version}, ${attempts}, ${gateway.sql.json(item)},
                              ${gateway.clock.databaseTime()}) as status`
@@ -91,7 +92,8 @@ export async function resendDelivery(
   audit: Audit,
 ): Promise<Delivery | null> {
   const deadlineMs = gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs
-  return await persist(gateway, deadlineMs, async () => {
+  const step = { name: 'resend webhook', payment: `pay_${paymentId}` }
+  return await persist(gateway, step, deadlineMs, async () => {
     const [row] = await gateway.sql<{ delivery: Record<string, unknown> | null }[]>`
       select resend_delivery(${paymentId}::uuid, ${version}, ${gateway.sql.json(audit)},
                              ${gateway.clock.databaseTime()}) as delivery`

@@ -1,5 +1,7 @@
 import { isPassing } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
+import { webhooksSent } from '../observe/metrics.ts'
+import { inSpan } from '../observe/span.ts'
 import { eventId } from '../payment/ids.ts'
 import { createBell } from './bell.ts'
 import { claimDue, recording, settleDelivery, switchRecording } from './deliveries.ts'
@@ -111,18 +113,20 @@ async function claimSome(gateway: Gateway, atMost: number): Promise<Claimed[]> {
 
 async function deliver(gateway: Gateway, receiver: Receiver, delivery: Claimed): Promise<void> {
   const webhook = eventId(delivery.paymentId, delivery.version)
-  try {
+  await inSpan('webhook', { payment: `pay_${delivery.paymentId}` }, async () => {
     const outcome = await receiver.send(delivery)
     const status = await settleDelivery(gateway, delivery, outcome)
+    const result = outcome.delivered ? 'delivered' : status === 'GIVEN_UP' ? 'given_up' : 'failed'
+    webhooksSent.inc({ result })
     const line = { webhook, attempt: delivery.attempts, ...outcome }
-    if (status === 'GIVEN_UP') gateway.log.error(line, 'webhook given up after three days')
+    if (result === 'given_up') gateway.log.error(line, 'webhook given up after three days')
     // A receiver that is down fails thousands: one line when it begins, one when it ends.
     else if (outcome.delivered === receiver.isWell) gateway.log.debug(line, 'webhook sent')
     else if (outcome.delivered) gateway.log.info(line, 'the receiver takes webhooks again')
     else gateway.log.warn(line, 'the receiver does not take webhooks; each is sent again later')
     receiver.isWell = outcome.delivered
-  } catch (error) {
+  }).catch((error: unknown) => {
     // Its lease runs out, and it is sent again under the same id.
     gateway.log.warn({ err: error, webhook }, 'could not record what came of a webhook; it is sent again')
-  }
+  })
 }

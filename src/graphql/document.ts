@@ -31,7 +31,7 @@ function look(schema: GraphQLSchema, document: DocumentNode, role: Role): readon
   const onField = (node: FieldNode) => {
     const type = typeInfo.getParentType()
     const field = typeInfo.getFieldDef()
-    if (type === schema.getMutationType()) mutations.push(node)
+    if (type === schema.getMutationType() && !node.name.value.startsWith('__')) mutations.push(node)
     if (!type || !field || mayAsk(role, type, field)) return undefined
     errors.push(forbiddenField(type.name, node))
     // What is below it need not be told.

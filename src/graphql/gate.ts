@@ -28,7 +28,7 @@ export function corsFor(origins: ReadonlySet<string>) {
       origin,
       methods: ['POST'],
       allowedHeaders: ['content-type', 'authorization'],
-      exposedHeaders: ['retry-after'],
+      exposedHeaders: ['retry-after', 'x-request-id'],
       credentials: false,
       maxAge: 3_600,
     }
@@ -36,7 +36,7 @@ export function corsFor(origins: ReadonlySet<string>) {
 }
 
 /** Says that the browser has asked us first. */
-const PREFLIGHTED = 'graphql-require-preflight'
+export const PREFLIGHTED = 'graphql-require-preflight'
 /** What a page of another site can make a browser send without asking us first: forms, texts, and GET. */
 const csrf = useCSRFPrevention({ requestHeaders: [PREFLIGHTED] })
 export const noSimpleRequests: Plugin = {

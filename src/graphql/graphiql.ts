@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { GraphiQLOptions } from 'graphql-yoga'
 import type { Role } from '../access/who.ts'
+import { PREFLIGHTED } from './gate.ts'
 
 /**
  * GraphiQL with a few requests ready to run. Its inputs are written into the documents: variables and headers of a first
@@ -12,7 +13,8 @@ export function graphiqlOptions(role: Role = 'dev'): GraphiQLOptions {
   const payments = role === 'dev' ? [authorize(fresh), capture(fresh)] : []
   return {
     title: 'FicMart payment gateway',
-    credentials: 'same-origin',
+    // It asks for what is live by GET.
+    additionalHeaders: { [PREFLIGHTED]: '1' },
     defaultTabs: [...payments, order(fresh), CUSTOMER, REVIEW, shipment(fresh)].map((query) => ({ query })),
   }
 }

@@ -9,5 +9,6 @@ import './scalars.ts'
 import './transition.ts'
 import './webhooks.ts'
 import { builder } from './builder.ts'
+import { observed } from './observed-fields.ts'
 
-export const schema = builder.toSchema()
+export const schema = observed(builder.toSchema())

@@ -38,7 +38,7 @@ describe('a page of another origin', () => {
       ...allowed,
       'access-control-allow-methods': 'POST',
       'access-control-allow-headers': 'content-type, authorization',
-      'access-control-expose-headers': 'retry-after',
+      'access-control-expose-headers': 'retry-after, x-request-id',
       'access-control-max-age': '3600',
     })
     const response = await server.fetch(URL_OF_API, {
@@ -133,7 +133,7 @@ describe('GraphiQL', async () => {
     {
       production: true,
       host: '0.0.0.0',
-      apiKeys: [`shop:service:${hash('shop key')}`, `desk:ops:${hash('desk key')}`],
+      apiKeys: [`shop:service:${hash('shop-key')}`, `desk:ops:${hash('desk-key')}`],
       apiKeysFile: '/nowhere/keys',
       openToNetwork: false,
       customerTokens: null,
@@ -148,7 +148,7 @@ describe('GraphiQL', async () => {
       headers: { accept: 'text/html,*/*;q=0.8', ...(authorization !== undefined && { authorization }) },
     })
 
-  it.each([undefined, basic('wrong'), basic('shop key'), 'Bearer shop key', 'Bearer wrong'])(
+  it.each([undefined, basic('wrong'), basic('shop-key'), 'Bearer shop-key', 'Bearer wrong'])(
     'asks for a key of an operator: %j',
     async (authorization) => {
       const response = await open(authorization)
@@ -163,16 +163,18 @@ describe('GraphiQL', async () => {
   )
 
   it('opens for an operator, and what the page then sends is answered', async () => {
-    const page = await open(basic('desk key'))
+    const page = await open(basic('desk-key'))
     expect([page.status, page.headers.get('cache-control')]).toEqual([200, 'no-store'])
     expect(page.headers.get('content-security-policy')).toMatch(/^default-src 'self'/)
     const text = await page.text()
     expect(text).toContain('<title>FicMart payment gateway</title>')
-    expect(text).not.toContain('desk key')
+    expect(text).not.toContain('desk-key')
+    // It asks for what is live by GET, which is not read without.
+    expect(text).toContain('"additionalHeaders":{"graphql-require-preflight":"1"}')
     const send = async (headers: Record<string, string>) =>
       await server.fetch(URL_OF_API, {
         method: 'POST',
-        headers: { authorization: basic('desk key'), ...headers },
+        headers: { authorization: basic('desk-key'), ...headers },
         body: '{"query":"{ __schema { queryType { name } } }"}',
       })
     expect(await (await send({ 'content-type': 'application/json' })).json()).toEqual({

@@ -12,6 +12,7 @@ import { authorized, captured, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
 import { spawnGateway, startTestGateway } from '../support/gateway.ts'
 import { whenFileEnds } from '../support/leaving.ts'
+import { scrape } from '../support/metrics.ts'
 import { startReceiver } from '../support/receiver.ts'
 import type { Received } from '../support/receiver.ts'
 
@@ -27,7 +28,7 @@ async function scene(timeoutMs = 10_000) {
   const [database, receiver] = await Promise.all([testDatabase(), startReceiver()])
   const settings = { attemptTimeoutMs: 10_000 }
   const where = { databaseUrl: database.url, bankUrl: bank.url, clientName: 'ops', settings }
-  const { gateway, client, logged } = startTestGateway(where)
+  const { gateway, client, fetch, logged } = startTestGateway(where)
   await switchRecording(gateway, true)
   const to = createReceiver({ url: receiver.url, secrets: [receiver.secret], timeoutMs })
   whenFileEnds(() => to.close())
@@ -40,6 +41,7 @@ async function scene(timeoutMs = 10_000) {
     /** Its clock can be put forward. */
     gateway: later,
     client,
+    fetch,
     logged,
     receiver,
     to,
@@ -461,8 +463,8 @@ describe('operators', () => {
     expect(await resend({ webhookId: id, reason: 'wrong id' })).toMatchObject({ code: 'INVALID_INPUT' })
   })
 
-  it('see what is failing, given up or waiting, page by page', async () => {
-    const { client, sendAll, receiver } = await scene()
+  it('see what is failing, given up or waiting, page by page and in numbers', async () => {
+    const { client, fetch, sendAll, receiver, database } = await scene()
     const paid = [await authorized(client), await authorized(client), await authorized(client)]
     receiver.answers = ({ event }) => (event.data.payment.id === paid[0]?.id ? 204 : 500)
     await sendAll()
@@ -496,6 +498,18 @@ describe('operators', () => {
       more = pageInfo.hasNextPage
     }
     expect(all).toEqual([three, two, one].flatMap((id) => [eventId(id, 2), eventId(id, 1)]))
+
+    await database.sql`
+      update webhook_deliveries set recorded_at = recorded_at - interval '1 hour'
+      where payment_id = ${two.slice(4)} and version = 1`
+    await database.sql`
+      update webhook_deliveries set status = 'GIVEN_UP', due_at = null, ended_at = clock_timestamp()
+      where payment_id = ${three.slice(4)} and version = 1`
+    const numbers = await scrape(fetch)
+    expect(numbers.value('gateway_webhooks_waiting')).toBe(3)
+    expect(numbers.value('gateway_webhooks_given_up')).toBe(1)
+    expect(numbers.value('gateway_oldest_webhook_seconds')).toEqual(within(3_600, 3_700))
+    expect(numbers.value('gateway_webhooks_sent_total{result="failed"}')).toBeGreaterThanOrEqual(2)
   })
 })
 

@@ -11,7 +11,7 @@ import { createServer } from '../../src/graphql/server.ts'
 import type { ServerOptions } from '../../src/graphql/server.ts'
 import { createInFlight, drained } from '../../src/operation/lock.ts'
 import { client } from './client.ts'
-import type { Client } from './client.ts'
+import type { Client, Fetch } from './client.ts'
 import { startGatewayProcess } from './gateway-process.ts'
 import type { GatewayProcess } from './gateway-process.ts'
 import { whenFileEnds } from './leaving.ts'
@@ -37,7 +37,7 @@ export function serving(client = 'ficmart'): ServerOptions {
   }
 }
 
-export type TestGateway = { gateway: Gateway; client: Client; logged: string[] }
+export type TestGateway = { gateway: Gateway; client: Client; logged: string[]; fetch: Fetch }
 
 /** A gateway in this process, with mutexes, connections and a log of its own: two of them are as two processes. */
 export function startTestGateway(options: {
@@ -76,7 +76,7 @@ export function startTestGateway(options: {
     await sql.end({ timeout: 1 })
   })
   const fetch = (url: string, init: RequestInit) => server.fetch(url, init)
-  return { gateway, client: client('http://gateway/graphql', { fetch }), logged }
+  return { gateway, client: client('http://gateway/graphql', { fetch }), logged, fetch }
 }
 
 /** The gateway as its users run it: a process of its own, listening on a port; killed when the file has ended. */
