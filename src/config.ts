@@ -22,6 +22,8 @@ export type Config = {
   logLevel: string
   dataFolder: string
   sweepEveryMs: number
+  /** 0: only when it is asked for. */
+  reconcileEveryHours: number
   operation: OperationSettings
   simulator: {
     port: number
@@ -72,6 +74,8 @@ const environment = z.object({
       ),
     ),
   SWEEP_EVERY_MS: positive(3_000),
+  // Daily: a bank that was reset is noticed within a day, for some ten GETs a second while nobody needs the bank.
+  RECONCILE_EVERY_HOURS: z.coerce.number().min(0).default(24),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DATA_FOLDER: z.string().default('.data'),
   // The bank's own variables, for the simulator.
@@ -115,6 +119,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     logLevel: e.LOG_LEVEL,
     dataFolder: e.DATA_FOLDER,
     sweepEveryMs: e.SWEEP_EVERY_MS,
+    reconcileEveryHours: e.RECONCILE_EVERY_HOURS,
     operation: {
       ...OPERATION_DEFAULTS,
       requestDeadlineMs: e.REQUEST_DEADLINE_MS,

@@ -1,0 +1,177 @@
+import { Semaphore } from 'async-mutex'
+import type { BankEndpoint, Looked } from '../../bank/bank.ts'
+import { answered } from '../../db/persist.ts'
+import type { Gateway } from '../../gateway.ts'
+import { leastUuidAt } from '../../payment/ids.ts'
+import type { Operation } from '../../payment/payment.ts'
+import { known, receiptJson, sideOf } from './discrepancy.ts'
+import type { DiscrepancyKind, Finding, Judgement, Receipt } from './discrepancy.ts'
+import { EndsEarly } from './runs.ts'
+import type { Batch, Held } from './runs.ts'
+
+/**
+ * Asks the bank for each id that the receipts claim: does it exist, over this amount, in this currency, under this
+ * parent? It mostly finds a bank that was reset. There is no GET of a void, and none that tells what became of a hold:
+ * only a statement shows those.
+ */
+export async function nextByGet(gateway: Gateway, run: Held, signal: AbortSignal): Promise<Batch | null> {
+  const isFirst = run.checked === 0
+  const claims = await claimsAfter(gateway, run, isFirst ? FIRST : BATCH)
+  const last = claims.at(-1)
+  if (last === undefined) return null
+
+  const places = new Semaphore(AT_ONCE)
+  const judgements = await Promise.all(
+    claims.map((claim) => places.runExclusive(() => judge(gateway, claim, signal))),
+  )
+  // What comes after the first that was not answered is asked again when the run goes on.
+  const end = judgements.findIndex((one) => one === 'NO_ANSWER' || one === 'NOT_ASKED')
+  const kept = (end < 0 ? judgements : judgements.slice(0, end)) as Judgement[]
+  const cursor = claims[kept.length - 1]?.operationId
+  if (cursor === undefined) throw new EndsEarly(judgements[0] === 'NO_ANSWER' ? 'BANK_SILENT' : 'ASKED')
+  const findings = kept.filter((one): one is Finding => typeof one === 'object')
+  const matched = kept.filter((one) => one === 'MATCHED').length
+  const skipped = kept.filter((one) => one === 'SKIPPED').length
+  const knowsNone =
+    isFirst && matched === 0 && findings.length >= SUSPICIOUS && findings.every(({ kind }) => kind === 'NOT_AT_BANK')
+  return { cursor, matched, skipped, findings, end: knowsNone ? bankWasReset(findings.length) : null }
+}
+
+/** Payments come first: never more than a few looks at a time. */
+const AT_ONCE = 8
+const BATCH = 64
+/** A run begins with a few; when the bank knows none of them, it will not know the others. Fewer may be by chance. */
+const FIRST = 20
+const SUSPICIOUS = 3
+
+/** One id that a receipt has because an operation was carried out. */
+type Claim = { operationId: string; kind: Lookable; status: Operation['status']; receipt: Receipt }
+type Lookable = 'AUTHORIZE' | 'CAPTURE' | 'REFUND'
+
+/** By operation, and so in the order in which things were asked for, whatever the age of the payment. */
+async function claimsAfter(gateway: Gateway, { cursor, spanFrom, spanTo }: Held, atMost: number): Promise<Claim[]> {
+  return await answered(gateway.sql<Claim[]>`
+    select o.id as operation_id, o.kind, o.status, ${receiptJson(gateway)} as receipt
+    from operations o join payments p on p.id = o.payment_id
+    where o.id > ${cursor ?? leastUuidAt(spanFrom?.getTime() ?? 0)} and o.id < ${leastUuidAt(spanTo?.getTime() ?? 0)}
+      and o.status <> 'REFUSED' and o.kind in ('AUTHORIZE', 'CAPTURE', 'REFUND')
+    order by o.id limit ${atMost}`)
+}
+
+const LOOKUPS: Record<
+  Lookable,
+  {
+    endpoint: Exclude<BankEndpoint, 'voids'>
+    idOf: (receipt: Receipt) => string | null
+    parentOf: (receipt: Receipt) => string | null
+  }
+> = {
+  AUTHORIZE: { endpoint: 'authorizations', idOf: (receipt) => receipt.authorizationId, parentOf: () => null },
+  CAPTURE: {
+    endpoint: 'captures',
+    idOf: (receipt) => receipt.captureId,
+    parentOf: (receipt) => receipt.authorizationId,
+  },
+  REFUND: {
+    endpoint: 'refunds',
+    idOf: (receipt) => receipt.refundId,
+    parentOf: (receipt) => receipt.captureId,
+  },
+}
+
+async function judge(
+  gateway: Gateway,
+  { kind, status, receipt }: Claim,
+  signal: AbortSignal,
+): Promise<Judgement | 'NO_ANSWER' | 'NOT_ASKED'> {
+  const { endpoint, idOf, parentOf } = LOOKUPS[kind]
+  const id = idOf(receipt)
+  if (status === 'UNRESOLVED' || id === null) return 'SKIPPED'
+  const looked = await lookUntilClear(gateway, endpoint, id, signal)
+  const about = { paymentId: receipt.id, bankReference: id, ours: sideOf(receipt) }
+  switch (looked.is) {
+    case 'found': {
+      const { amountCents, currency, parentId } = looked
+      const differs = difference(looked, receipt, parentOf(receipt))
+      return differs === null
+        ? 'MATCHED'
+        : { ...about, kind: differs, bank: known({ amountCents, currency, parentId }) }
+    }
+    case 'notFound':
+      return { ...about, kind: 'NOT_AT_BANK', bank: null }
+    case 'unclear':
+      return { ...about, kind: 'UNCLEAR_ANSWER', bank: { reason: looked.reason } }
+    case 'noAnswer':
+      return 'NO_ANSWER'
+    case 'notAsked':
+      return 'NOT_ASKED'
+  }
+}
+
+function difference(
+  found: Extract<Looked, { is: 'found' }>,
+  receipt: Receipt,
+  parentId: string | null,
+): DiscrepancyKind | null {
+  if (found.amountCents !== receipt.amountCents) return 'AMOUNT_DIFFERS'
+  if (found.currency !== receipt.currency) return 'CURRENCY_DIFFERS'
+  return found.parentId === parentId ? null : 'PARENT_DIFFERS'
+}
+
+type Clear = Looked | { is: 'unclear'; reason: string } | { is: 'notAsked' }
+
+/**
+ * Every fault of the bank's database is a 404 too: "not found" counts when it is said twice, each time by a bank that is
+ * healthy right after. A bank that goes on to say nothing ends the run; nothing is concluded from silence.
+ */
+async function lookUntilClear(
+  gateway: Gateway,
+  endpoint: Exclude<BankEndpoint, 'voids'>,
+  id: string,
+  signal: AbortSignal,
+): Promise<Clear> {
+  const { bank, clock, settings, random } = gateway
+  let notFound = 0
+  let unclear = 0
+  for (let tries = 1; ; tries += 1) {
+    if (!(await hasRoom(gateway, signal))) return { is: 'notAsked' }
+    const { found, httpStatus, healthy } = await bank.admit(async (refusal) => {
+      if (refusal !== null) return { found: SILENCE, httpStatus: null, healthy: false }
+      const { found, calls } = await bank.look(endpoint, id)
+      const isClear = found.is === 'found'
+      return { found, httpStatus: calls[0]?.httpStatus, healthy: isClear || (await bank.healthy()).healthy }
+    })
+    if (found.is === 'found') return found
+    notFound = found.is === 'notFound' && healthy ? notFound + 1 : 0
+    if (found.is === 'notFound' && notFound === TIMES_TO_BELIEVE) return found
+    if (found.is === 'noAnswer' && httpStatus === 200) unclear += 1
+    if (found.is === 'noAnswer' && unclear === TIMES_TO_BELIEVE) return { is: 'unclear', reason: found.reason }
+    if (tries === TRIES_MAX) return SILENCE
+    const backoffMs = random() * Math.min(settings.backoffCapMs, settings.backoffBaseMs * 2 ** tries)
+    await clock.sleep(Math.max(backoffMs, notFound > 0 ? settings.confirmAfterMs : 0))
+  }
+}
+
+const SILENCE = { is: 'noAnswer', reason: 'the bank does not answer' } as const
+const TIMES_TO_BELIEVE = 2
+/** With the default backoff some twenty seconds. */
+const TRIES_MAX = 20
+
+/** Waits while payments need the places at the bank; false when the run shall stop. */
+async function hasRoom({ bank, inFlight, clock }: Gateway, signal: AbortSignal): Promise<boolean> {
+  for (;;) {
+    if (signal.aborted || inFlight.draining) return false
+    const { inFlight: busy, inFlightMax, queued } = bank.state()
+    if (queued === 0 && busy * 2 < inFlightMax) return true
+    await clock.sleep(ROOM_POLL_MS)
+  }
+}
+
+const ROOM_POLL_MS = 100
+
+function bankWasReset(ids: number): EndsEarly {
+  return new EndsEarly(
+    'BANK_RESET',
+    `The bank knows none of the first ${ids} ids that the receipts have: it was probably reset, or BANK_URL names another bank. No more were asked for; taken up again the run goes on regardless.`,
+  )
+}
