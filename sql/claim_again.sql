@@ -1,10 +1,12 @@
 -- The next exchange of an operation that is under way: one claim per send, compare-and-set on the attempt's token.
--- The holder passes its token as afterToken; without one it is a takeover, and only an expired lease gives way.
+-- The holder passes its token as afterToken; without one it is a takeover, and only an expired lease gives way. Only
+-- an operator (`byOperator`) takes over what waits in review; `audit` is the line that it leaves. `late`: the operation
+-- was resolved without the bank's word, and it is time to ask once more; nothing but a probe is claimed so.
 -- What the last exchange showed (its bank calls, whether it was ambiguous) is written in the same statement, so a
 -- crash between two exchanges loses nothing.
 --
 -- items: [{ operationId, paymentId, orderId | null, token, afterToken | null, purpose: SEND | PROBE, ambiguous,
---           calls, leaseMs, replayWindowMs }]
+--           calls, leaseMs, replayWindowMs, late, byOperator, audit | null }]
 -- answer: CLAIMED, RESOLVED (it has its final answer), or TAKEN (another holds it, or only an operator may).
 -- quiet: no attempt that may have been carried out can still be at work in the bank.
 -- replayable: the bank still remembers an answer to the last send, if it gave one.
@@ -14,6 +16,9 @@ language plpgsql as $$
 declare
   moment timestamptz;
   request jsonb;
+  audit jsonb;
+  is_late boolean;
+  by_operator boolean;
   op operations;
 begin
   perform lock_payments(items);
@@ -22,8 +27,20 @@ begin
   for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
     perform record_calls((request ->> 'operationId')::uuid, request -> 'calls');
 
+    audit := nullif(request -> 'audit', 'null');
+    is_late := coalesce((request ->> 'late')::boolean, false);
+    by_operator := coalesce((request ->> 'byOperator')::boolean, false);
     select * into op from operations o where o.id = (request ->> 'operationId')::uuid;
-    if op.status <> 'UNRESOLVED' then
+    if is_late and op.attempt_token is distinct from (request ->> 'token')::uuid then
+      update operations o set
+        attempt = o.attempt + 1,
+        attempt_token = (request ->> 'token')::uuid,
+        attempt_purpose = 'PROBE',
+        look_again_at = moment + (request ->> 'leaseMs')::int * interval '1 millisecond'
+      where o.id = op.id and o.status <> 'UNRESOLVED' and o.look_again_at is not null
+        and (o.look_again_at <= moment or by_operator);
+      answer := case when found then 'CLAIMED' else 'TAKEN' end;
+    elsif not is_late and op.status <> 'UNRESOLVED' then
       answer := 'RESOLVED';
     elsif op.attempt_token = (request ->> 'token')::uuid then
       answer := 'CLAIMED';
@@ -40,9 +57,13 @@ begin
         leased_until = moment + (request ->> 'leaseMs')::int * interval '1 millisecond'
       where o.id = op.id and o.status = 'UNRESOLVED'
         and (o.attempt_token = (request ->> 'afterToken')::uuid
-             or request ->> 'afterToken' is null and o.leased_until <= moment)
-      returning * into op;
+             or request ->> 'afterToken' is null
+                and (o.leased_until <= moment or by_operator and o.leased_until is null));
       answer := case when found then 'CLAIMED' else 'TAKEN' end;
+    end if;
+
+    if answer = 'CLAIMED' and audit is not null then
+      perform record_audit(p, op.id, audit, moment) from payments p where p.id = op.payment_id;
     end if;
 
     select * into op from operations o where o.id = (request ->> 'operationId')::uuid;

@@ -5,12 +5,18 @@
 -- only an operator can settle it. An authorization that comes when its operation was resolved without it is a stray
 -- hold. An id that comes late, after "done, id unknown", is kept.
 --
--- items: [{ operationId, paymentId, orderId | null, token, calls, ambiguous, leaseMs, move: { from, to }, conclusion }]
+-- What is resolved without the bank's word is looked at again late: `lateLooksMs` after its send, while the bank
+-- remembers (`replayWindowMs`); LEAVE of a late look asks again `retryInMs` later, or, null, at the next of those times.
+-- An operator's word (`audit`) that settles something leaves a line, and ends the review.
+--
+-- items: [{ operationId, paymentId, orderId | null, token, calls, ambiguous, leaseMs, move: { from, to }, conclusion,
+--           lateLooksMs, replayWindowMs, audit | null }]
 -- ambiguous: of the exchange that just ended; earlier ones were written when the next was claimed.
 -- conclusion: { is: 'FACT', bankId | null, bankAt | null, expiresAt | null }
 --           | { is: 'VERDICT', code, to: payment state | null, orphan: boolean }
 --           | { is: 'LEAVE', retryInMs }
---           | { is: 'REVIEW', isFact }: that the bank did something else is a fact; anything else needs the current claim
+--           | { is: 'REVIEW', isFact, orphan }: that the bank did something else is a fact; anything else needs the
+--             current claim. orphan: there may be a hold at the bank
 --   each may carry review: { reason, evidence }.
 -- answer: SETTLED (now or before), STRAY, LEFT, or TAKEN (another holds the claim that a verdict needs).
 create or replace function settle(items jsonb, at_time timestamptz default null)
@@ -21,10 +27,12 @@ declare
   request jsonb;
   conclusion jsonb;
   review jsonb;
+  audit jsonb;
   op operations;
   pay payments;
   stray stray_holds;
   to_state text;
+  is_open boolean;
 begin
   perform lock_payments(items);
   moment := coalesce(at_time, clock_timestamp());
@@ -32,6 +40,7 @@ begin
   for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
     conclusion := request -> 'conclusion';
     review := nullif(conclusion -> 'review', 'null');
+    audit := nullif(request -> 'audit', 'null');
     to_state := null;
     perform record_calls((request ->> 'operationId')::uuid, request -> 'calls');
     select * into op from operations o where o.id = (request ->> 'operationId')::uuid;
@@ -92,6 +101,10 @@ begin
           leased_until = null,
           transition_version = case when to_state is not null then pay.version + 1 end
         where o.id = op.id;
+        if conclusion ->> 'code' = 'AUTHORIZATION_EXPIRED' then
+          -- The bank decides when; from now on the sweep may release the hold.
+          update payments p set authorization_expires_at = least(p.authorization_expires_at, moment) where p.id = pay.id;
+        end if;
       end if;
 
     elsif op.status <> 'UNRESOLVED' or op.attempt_token <> (request ->> 'token')::uuid then
@@ -112,6 +125,10 @@ begin
           case when (request ->> 'ambiguous')::boolean then o.sent_at else o.ambiguous_at end
             + (request ->> 'leaseMs')::int * interval '1 millisecond') end
       where o.id = op.id and o.status = 'UNRESOLVED' and o.attempt_token = (request ->> 'token')::uuid;
+      if (conclusion ->> 'orphan')::boolean then
+        update payments p set possible_orphan_hold_since = moment
+        where p.id = pay.id and p.possible_orphan_hold_since is null;
+      end if;
     end if;
 
     if to_state is not null then
@@ -128,8 +145,7 @@ begin
         capture_id = case when op.kind = 'CAPTURE' then conclusion ->> 'bankId' else p.capture_id end,
         void_id = case when op.kind in ('VOID', 'EXPIRE', 'RELEASE') then conclusion ->> 'bankId' else p.void_id end,
         refund_id = case when op.kind = 'REFUND' then conclusion ->> 'bankId' else p.refund_id end,
-        possible_orphan_hold_since = case when (conclusion ->> 'orphan')::boolean then moment
-                                          else p.possible_orphan_hold_since end
+        possible_orphan_hold_since = case when (conclusion ->> 'orphan')::boolean then moment end
       where p.id = pay.id and p.state = pay.state and p.version = pay.version;
       if not found then
         raise exception 'payment % was changed outside its lock', pay.id;
@@ -152,10 +168,37 @@ begin
       end if;
     end if;
 
-    operation := (select to_jsonb(o) from operations o where o.id = op.id);
-    payment := (select to_jsonb(p) from payments p where p.id = pay.id);
+    if audit is not null and review is null and answer in ('SETTLED', 'STRAY') then
+      perform end_review(p, op.id, audit, moment) from payments p where p.id = pay.id;
+    end if;
+
+    select * into op from operations o where o.id = op.id;
+    select * into pay from payments p where p.id = op.payment_id;
+    is_open := case
+      when op.status = 'REFUSED' then op.kind = 'AUTHORIZE' and pay.possible_orphan_hold_since is not null
+      when op.status = 'SUCCEEDED' then
+        op.kind = 'CAPTURE' and pay.capture_id is null or op.kind = 'REFUND' and pay.refund_id is null
+        or op.kind in ('VOID', 'EXPIRE') and pay.void_id is null
+      else false
+    end;
+    if is_open or op.look_again_at is not null then
+      update operations o set look_again_at = case
+        when not is_open then null
+        when conclusion ->> 'is' = 'LEAVE' and conclusion ->> 'retryInMs' is not null then
+          nullif(least(moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond', forgotten), forgotten)
+        else (select min(o.sent_at + late::int * interval '1 millisecond')
+              from jsonb_array_elements_text(request -> 'lateLooksMs') as late
+              where o.sent_at + late::int * interval '1 millisecond' > moment)
+      end
+      from (select op.sent_at + (request ->> 'replayWindowMs')::bigint * interval '1 millisecond' as forgotten) as bank
+      where o.id = op.id and o.status <> 'UNRESOLVED'
+      returning o.* into op;
+    end if;
+
+    operation := to_jsonb(op);
+    payment := to_jsonb(pay);
     transition := (select to_jsonb(t) from transitions t
-                   where t.payment_id = pay.id and t.version = (operation ->> 'transition_version')::int);
+                   where t.payment_id = pay.id and t.version = op.transition_version);
     return next;
   end loop;
 end $$;

@@ -125,6 +125,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
       requestDeadlineMs: e.REQUEST_DEADLINE_MS,
       attemptTimeoutMs: e.BANK_ATTEMPT_TIMEOUT_MS,
       quietPeriodMs: e.BANK_QUIET_PERIOD_MS,
+      recoveriesMax: Math.ceil(e.BANK_IN_FLIGHT_MAX / 2),
     },
     simulator: {
       port: e.SIMULATOR_PORT,
@@ -148,4 +149,8 @@ export const OPERATION_DEFAULTS: OperationSettings = {
   backoffBaseMs: 200,
   backoffCapMs: 2_000,
   confirmAfterMs: 1_000,
+  // 5 min, 1 h and 20 h: a bank that was slow to tell, one that was repaired, and once before it forgets.
+  lateLooksMs: [5 * 60_000, 3_600_000, 20 * 3_600_000],
+  expireMarginMs: 60_000,
+  recoveriesMax: 128,
 }

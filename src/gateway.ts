@@ -23,12 +23,15 @@ export type Clock = {
   databaseTime: () => Date | null
   /** Milliseconds that only grow; for measuring how long something took. */
   monotonicMs: () => number
+  /** The machine's wall clock: it also runs while the machine is suspended, and can be set. */
+  wallMs: () => number
   sleep: (ms: number) => Promise<void>
 }
 
 export const systemClock: Clock = {
   databaseTime: () => null,
   monotonicMs: () => performance.now(),
+  wallMs: () => Date.now(),
   sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
 }
 
@@ -51,6 +54,12 @@ export type OperationSettings = {
   /** Full jitter: a wait is uniform in 0..min(cap, base x 2^n). */
   backoffBaseMs: number
   backoffCapMs: number
+  /** After its send: when the bank is asked again about what was resolved without its word. Within the replay window. */
+  lateLooksMs: readonly number[]
+  /** After the end of an authorization, how long the gateway leaves its hold to clocks that differ. */
+  expireMarginMs: number
+  /** What recovery works on at one time, so that clients find places at the bank. */
+  recoveriesMax: number
   /** The least time between two looks that must agree (probes of an authorize, a doubtful decline). */
   confirmAfterMs: number
 }

@@ -113,8 +113,7 @@ export function readLook(endpoint: Exclude<BankEndpoint, 'voids'>, id: string, r
   const read = ENDPOINTS[endpoint].answer.safeParse(readJson(reply.text))
   if (reply.status !== 200 || !read.success || read.data.fact.bankId !== id)
     return { is: 'noAnswer', reason: `not an answer of the bank's: HTTP ${reply.status}` }
-  const { amountCents, currency, parentId } = read.data
-  return { is: 'found', amountCents, currency, parentId }
+  return { is: 'found', ...read.data }
 }
 
 export function isHealthy(reply: Reply): boolean {

@@ -61,7 +61,7 @@ export type Asked = {
 }
 
 export type Looked =
-  | { is: 'found'; amountCents: number; currency: string; parentId: string | null }
+  | { is: 'found'; fact: Fact; amountCents: number | null; currency: string | null; parentId: string | null }
   | { is: 'notFound' }
   | { is: 'noAnswer'; reason: string }
 

@@ -1,5 +1,6 @@
 import type { Retry } from '../operation/problems.ts'
 import type {
+  AuditAction,
   BankCallPurpose,
   ClientOperation,
   Operation,
@@ -7,6 +8,7 @@ import type {
   PaymentState,
   ProblemCode,
 } from '../payment/payment.ts'
+import type { ReviewOutcome } from '../recovery/review.ts'
 import { describedEnum } from './described-enum.ts'
 
 export const PaymentStateEnum = describedEnum<PaymentState>(
@@ -78,6 +80,27 @@ export const RetryEnum = describedEnum<Retry>('Retry', 'What a client should do 
   DO_NOT_RETRY: 'Repeating it gives the same answer.',
 })
 
+export const AuditActionEnum = describedEnum<AuditAction>(
+  'AuditAction',
+  'What an operator did about a payment.',
+  {
+    RERUN_RECOVERY: 'Let recovery try again at once.',
+    ENTER_BANK_REFERENCE: "Entered the bank's own id, which the bank confirmed.",
+    CLOSE_REVIEW: "Ended a case by the outcome that the bank's statement shows.",
+  },
+)
+
+export const ReviewOutcomeEnum = describedEnum<ReviewOutcome>(
+  'ReviewOutcome',
+  "What the bank's statement shows of a payment under review.",
+  {
+    CARRIED_OUT: 'The unresolved operation was carried out. An authorization needs its reference instead.',
+    NOT_CARRIED_OUT:
+      'The unresolved operation was not carried out; or, where none is unresolved, the authorization that failed has left no hold.',
+    NO_CHANGE: 'Nothing is unresolved: what was found has been dealt with.',
+  },
+)
+
 export const ProblemCodeEnum = describedEnum<ProblemCode>(
   'ProblemCode',
   'Why a request was not carried out, or, for OUTCOME_UNKNOWN, why that cannot be said yet.',
@@ -97,6 +120,8 @@ export const ProblemCodeEnum = describedEnum<ProblemCode>(
     OUTCOME_UNKNOWN: 'Perhaps carried out. Never to be read as failed.',
     BANK_REFERENCE_MISSING:
       "The bank's own reference that the operation needs is missing or unknown to the bank.",
+    BANK_REFERENCE_REFUSED: 'For operators: the bank does not confirm the reference that was entered.',
+    NOTHING_TO_SETTLE: 'For operators: nothing about the payment waits for that.',
     INVALID_INPUT: 'The input is not valid; nothing was stored or sent.',
   },
 )

@@ -26,6 +26,18 @@ export const visibleText = checked((text) => {
   return null
 })
 
+const REASON_MAX = 1_000
+export const REASON_TEXT = `1 to ${REASON_MAX} characters, not only blanks.`
+export const reasonText = checked((text) =>
+  text.trim() === '' || text.length > REASON_MAX
+    ? `must be 1 to ${REASON_MAX} characters, not only blanks`
+    : null,
+)
+
+export const voidReference = checked((text) =>
+  /^void_[0-9A-Za-z-]{1,64}$/.test(text) ? null : 'must be the bank\'s id of a void: "void_..."',
+)
+
 /** A million dollars less a cent: more is a mistake, not a sale. */
 const AMOUNT_CENTS_MAX = 99_999_999
 export const AMOUNT_RANGE = `1 to ${AMOUNT_CENTS_MAX} cents ($999,999.99).`

@@ -1,11 +1,13 @@
 import { createContextCache } from '@pothos/core'
 import DataLoader from 'dataloader'
 import {
+  auditLinesOfPayments,
   bankCallsOfOperations,
   operationsById,
   operationsInFlight,
   operationsOfPayments,
   paymentsById,
+  strayHoldsOfPayments,
   transitionsOfPayments,
 } from '../payment/reads.ts'
 import type { Context } from './context.ts'
@@ -34,6 +36,14 @@ export const loaders = createContextCache(({ gateway }: Context) => ({
   transitions: many(
     (ids) => transitionsOfPayments(gateway, ids),
     (transition) => transition.paymentId,
+  ),
+  strayHolds: many(
+    (ids) => strayHoldsOfPayments(gateway, ids),
+    (hold) => hold.paymentId,
+  ),
+  auditLines: many(
+    (ids) => auditLinesOfPayments(gateway, ids),
+    (line) => line.paymentId,
   ),
   bankCalls: many(
     (ids) => bankCallsOfOperations(gateway, ids),

@@ -1,4 +1,4 @@
-import type { BankCall, Operation, Payment, Transition } from '../payment/payment.ts'
+import type { AuditLine, BankCall, Operation, Payment, StrayHold, Transition } from '../payment/payment.ts'
 import { builder } from './builder.ts'
 
 /** The nouns by name, so that each can speak of the others; every one is described in the file of its name. */
@@ -7,3 +7,5 @@ export const PaymentType = builder.objectRef<Payment>('Payment')
 export const OperationType = builder.objectRef<Operation>('Operation')
 export const TransitionType = builder.objectRef<Transition>('Transition')
 export const BankCallType = builder.objectRef<BankCall>('BankCall')
+export const StrayHoldType = builder.objectRef<StrayHold>('StrayHold')
+export const AuditLineType = builder.objectRef<AuditLine>('AuditLine')

@@ -61,6 +61,12 @@ OperationType.implement({
       description:
         'Until then one gateway process works on it; past it another may take over. Null when resolved, and when only an operator can settle it.',
     }),
+    lookAgainAt: t.expose('lookAgainAt', {
+      type: 'DateTime',
+      nullable: true,
+      description:
+        'When the bank is asked once more about what was resolved without its word: an authorization that failed and may have left a hold, or something whose id at the bank is missing. Null when there is nothing to look for, or the bank has forgotten by now.',
+    }),
     payment: t.field({
       type: PaymentType,
       nullable: true,

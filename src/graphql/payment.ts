@@ -1,13 +1,14 @@
 import { allowedOperations } from '../payment/allowed.ts'
 import type { AllowedOperation } from '../payment/allowed.ts'
 import { paymentId } from '../payment/ids.ts'
-import type { Payment, ReviewEvidence, PaymentState, Transition } from '../payment/payment.ts'
+import type { Payment, PaymentState, Transition } from '../payment/payment.ts'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
 import { PaymentOperationEnum, PaymentStateEnum, ProblemCodeEnum } from './enums.ts'
 import { loaders } from './loaders.ts'
 import { MoneyType } from './money.ts'
-import { OperationType, PaymentType, TransitionType } from './nouns.ts'
+import { AuditLineType, OperationType, PaymentType, StrayHoldType, TransitionType } from './nouns.ts'
+import { ReviewType } from './review-types.ts'
 
 PaymentType.implement({
   description: 'The receipt of one payment for an order, from the authorization on.',
@@ -97,6 +98,17 @@ PaymentType.implement({
       description:
         'Set when the authorization failed after an attempt that may have left a hold at the bank. Never a charge; the gateway looks for it again and releases it.',
     }),
+    strayHolds: t.field({
+      type: [StrayHoldType],
+      description:
+        'Holds at the bank that turned up after its authorization had failed, or beside it. The gateway releases them.',
+      resolve: ({ id }, _, context) => loaders(context).strayHolds.load(id),
+    }),
+    auditLines: t.field({
+      type: [AuditLineType],
+      description: 'What operators did about it, oldest first.',
+      resolve: ({ id }, _, context) => loaders(context).auditLines.load(id),
+    }),
   }),
 })
 
@@ -143,43 +155,5 @@ const AllowedOperationType = builder.objectRef<AllowedOperation>('AllowedOperati
       nullable: true,
       description: 'What it would be refused with; null when it is allowed.',
     }),
-  }),
-})
-
-type Review = { reason: string; since: Date; evidence: ReviewEvidence[] }
-const ReviewType = builder.objectRef<Review>('Review').implement({
-  description: 'Why an operator must look at a payment.',
-  fields: (t) => ({
-    reason: t.exposeString('reason', { description: 'What no rule could settle first.' }),
-    since: t.expose('since', { type: 'DateTime', description: 'Since when.' }),
-    evidence: t.field({
-      type: [EvidenceType],
-      description: 'What each operation brought to it, oldest first; never card data.',
-      resolve: ({ evidence }) => evidence,
-    }),
-  }),
-})
-
-const EvidenceType = builder.objectRef<ReviewEvidence>('Evidence').implement({
-  description: 'What one operation brought to the review of a payment.',
-  fields: (t) => ({
-    operationId: t.exposeID('operation', { description: 'The operation that met it.' }),
-    reason: t.exposeString('reason', { description: 'What no rule could settle.' }),
-    facts: t.field({
-      type: [FactType],
-      description: 'What the bank said, for instance its id and the amount; by name.',
-      resolve: ({ evidence }) =>
-        Object.entries(evidence)
-          .toSorted(([one], [other]) => (one < other ? -1 : 1))
-          .map(([name, value]) => ({ name, value: String(value) })),
-    }),
-  }),
-})
-
-const FactType = builder.objectRef<{ name: string; value: string }>('Fact').implement({
-  description: 'One thing that is known about a payment under review.',
-  fields: (t) => ({
-    name: t.exposeString('name', { description: 'What it is, for instance `amountCents`.' }),
-    value: t.exposeString('value', { description: 'As text.' }),
   }),
 })

@@ -146,6 +146,17 @@ const BankReferenceMissing = problemType('BankReferenceMissing').implement({
     "The bank's own reference that this needs (a capture id for a refund) is missing or unknown to the bank. An operator must see to it.",
 })
 
+const BankReferenceRefused = problemType('BankReferenceRefused').implement({
+  interfaces: [PaymentProblem],
+  description:
+    'The reference was not entered: the bank does not know it, or it belongs to something else. Nothing was changed.',
+})
+
+const NothingToSettle = problemType('NothingToSettle').implement({
+  interfaces: [PaymentProblem],
+  description: 'Nothing about this payment waits for that. Nothing was changed.',
+})
+
 const FieldProblemType = builder.objectRef<FieldProblem>('FieldProblem').implement({
   description: 'One field of an input that is not valid.',
   fields: (t) => ({
@@ -182,6 +193,8 @@ export const problemTypes: Record<ProblemCode, ProblemType> = {
   BANK_UNAVAILABLE: BankUnavailable,
   OUTCOME_UNKNOWN: PaymentOutcomeUnknown,
   BANK_REFERENCE_MISSING: BankReferenceMissing,
+  BANK_REFERENCE_REFUSED: BankReferenceRefused,
+  NOTHING_TO_SETTLE: NothingToSettle,
   INVALID_INPUT: InvalidInput,
 }
 

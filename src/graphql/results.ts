@@ -73,6 +73,9 @@ const FOLLOW_UP = [
   'BANK_REFERENCE_MISSING',
 ] as const satisfies ProblemCode[]
 
+/** These answer no operation. */
+const FOR_OPERATORS: ReadonlySet<ProblemCode> = new Set(['BANK_REFERENCE_REFUSED', 'NOTHING_TO_SETTLE'])
+
 export const AuthorizePaymentResult = resultOf('AuthorizePayment', 'AUTHORIZE', [
   ...ALWAYS,
   'ORDER_ALREADY_HAS_PAYMENT',
@@ -90,7 +93,10 @@ export const RefundPaymentResult = resultOf('RefundPayment', 'REFUND', FOLLOW_UP
 
 export const OperationResult = builder.unionType('OperationResult', {
   description: 'The answer to whichever mutation asked for the operation.',
-  types: [...CLIENT_OPERATIONS.map((kind) => successTypes[kind]), ...typesOf(PROBLEM_CODES)],
+  types: [
+    ...CLIENT_OPERATIONS.map((kind) => successTypes[kind]),
+    ...typesOf(PROBLEM_CODES.filter((code) => !FOR_OPERATORS.has(code))),
+  ],
   resolveType: typeOf,
 })
 
@@ -103,7 +109,7 @@ function resultOf(mutation: string, kind: ClientOperation, codes: readonly Probl
   })
 }
 
-function typesOf(codes: readonly ProblemCode[]) {
+export function typesOf(codes: readonly ProblemCode[]) {
   return [...new Set(codes.map((code) => problemTypes[code]))]
 }
 

@@ -1,8 +1,8 @@
 import type { Asked, ExchangeRecord } from '../bank/bank.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
-import { isStale } from './claim.ts'
-import type { Claim } from './claim.ts'
+import { isStale } from './claim-again.ts'
+import type { Claim } from './claim-again.ts'
 import type { Exchange } from './decide.ts'
 import { BANK_REQUESTS, bankKey } from './kinds.ts'
 

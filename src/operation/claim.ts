@@ -1,32 +1,23 @@
 import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
-import type { ExchangeRecord, Refused } from '../bank/bank.ts'
+import type { Refused } from '../bank/bank.ts'
 import { isPassing, persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import { MOVES } from '../payment/payment.ts'
-import type { Operation, OperationInput, Payment } from '../payment/payment.ts'
+import type { Operation } from '../payment/payment.ts'
 import { operationEnds } from './await-operation.ts'
+import { claimed, leaseMs, momentOf } from './claim-again.ts'
+import type { Claim } from './claim-again.ts'
 import { notAdmitted, orderBusy, problem } from './problems.ts'
 import type { Problem } from './problems.ts'
 import { refused, resultOf } from './result.ts'
 import type { Request, Result } from './result.ts'
 import { readRow, standingOf } from './standing.ts'
-import type { JsonRow, Standing } from './standing.ts'
+import type { JsonRow } from './standing.ts'
 
 /**
- * The committed record that this process is about to make one exchange with the bank. sql/claim.sql decides, under its
- * locks, whether a request is a replay, a refusal, in flight or new; each further exchange is claimed again from the
- * last by its token (sql/claim_again.sql).
+ * sql/claim.sql decides, under its locks, whether a request is a replay, a refusal, in flight or new; what is new is
+ * claimed with that. claim-again.ts claims each further exchange.
  */
-export type Claim = Standing & {
-  payment: Payment
-  token: string
-  /** When the claim was first asked for, on the monotonic clock: it is at most this old. */
-  askedAtMs: number
-  /** No attempt that may have been carried out can still be at work in the bank. */
-  quiet: boolean
-  /** The bank still remembers its answer to the last send, if it gave one. */
-  replayable: boolean
-}
 
 /** What a client is told whose deadline passes now; once it was told, the request must not claim any more. */
 export type Waiting = { answer: Problem; isOver: boolean; deadlineMs: number }
@@ -52,12 +43,12 @@ export async function claimInTurn(
   while (!waiting.isOver && gateway.clock.monotonicMs() + CLAIM_MS < waiting.deadlineMs) {
     const refusal = gateway.inFlight.draining ? DRAINING : admission
     waiting.answer = problem('OUTCOME_UNKNOWN')
-    const askedAtMs = gateway.clock.monotonicMs()
+    const askedAt = momentOf(gateway)
     const row = await claim(gateway, request, ids, refusal === null, waiting.deadlineMs)
     // Nobody has looked the key up, so nothing may be said of it; what was perhaps claimed, recovery asks the bank about.
     if (row === null) return answer(waiting.answer)
     if (row.answer === 'CLAIMED') {
-      return { claim: { ...claimed(row), token: ids.token, askedAtMs, quiet: true, replayable: true } }
+      return { claim: { ...claimed(row), token: ids.token, askedAt, quiet: true, replayable: true } }
     }
     const known = resultOfClaim(row, request, ids, refusal, waiting)
     if (known !== null) return { result: known }
@@ -152,70 +143,6 @@ async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: bool
     if (isPassing(error)) return null
     throw error
   }
-}
-
-/** Too old to send under: the lease may be about to pass to another process. */
-export function isStale(gateway: Gateway, claim: Claim): boolean {
-  return gateway.clock.monotonicMs() - claim.askedAtMs > gateway.settings.claimFreshMs
-}
-
-/**
- * Claims the next exchange of an operation; `after` null takes it over, which only an expired lease allows. Answers how
- * the operation stands when the claim is not to be had.
- */
-export async function claimAgain(
-  gateway: Gateway,
-  operation: Operation,
-  next: { after: string | null; purpose: 'SEND' | 'PROBE'; ambiguous: boolean; calls: ExchangeRecord[] },
-): Promise<{ claim: Claim } | { lost: Standing }> {
-  const askedAtMs = gateway.clock.monotonicMs()
-  const token = randomId()
-  const item = {
-    ...subject(operation),
-    token,
-    afterToken: next.after,
-    purpose: next.purpose,
-    ambiguous: next.ambiguous,
-    calls: callsOf(operation, next.calls),
-    leaseMs: leaseMs(gateway),
-    replayWindowMs: gateway.settings.replayWindowMs,
-  }
-  type Row = JsonRow<'CLAIMED' | 'RESOLVED' | 'TAKEN'> & { quiet: boolean; replayable: boolean }
-  return await persist(gateway, askedAtMs + leaseMs(gateway), async () => {
-    const [row] = await gateway.sql<Row[]>`
-      select * from claim_again(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
-    const answer = readRow(row)
-    if (row?.answer !== 'CLAIMED') return { lost: standingOf(answer) }
-    return { claim: { ...claimed(answer), token, askedAtMs, quiet: row.quiet, replayable: row.replayable } }
-  })
-}
-
-function claimed(row: ReturnType<typeof readRow>): Standing & { payment: Payment } {
-  const { payment, ...standing } = standingOf(row)
-  if (payment === null) throw new Error(`operation ${standing.operation.id} was claimed without a payment`)
-  return { ...standing, payment }
-}
-
-/** Attempt timeout plus quiet period: past it, no request of the claim can still be at work in the bank. */
-export function leaseMs(gateway: Gateway): number {
-  return gateway.settings.attemptTimeoutMs + gateway.settings.quietPeriodMs
-}
-
-/** The ids by which sql/ locks and finds an operation. */
-export function subject(operation: Operation) {
-  return { operationId: operation.id, paymentId: operation.paymentId, orderId: orderOf(operation.input) }
-}
-
-function orderOf(input: OperationInput): string | null {
-  return 'orderId' in input ? input.orderId : null
-}
-
-export function callsOf(operation: Operation, calls: ExchangeRecord[]) {
-  return calls.map((call) => ({
-    ...call,
-    attempt: operation.attempt,
-    startedAt: call.startedAt.toISOString(),
-  }))
 }
 
 /** By the names of the API's input. A card is compared by what is kept of it. */

@@ -1,4 +1,4 @@
-import type { Answer, Fact } from '../bank/bank.ts'
+import type { Answer } from '../bank/bank.ts'
 import type { OperationSettings } from '../gateway.ts'
 import type { OperationKind, PaymentState, StoredProblemCode } from '../payment/payment.ts'
 
@@ -18,7 +18,9 @@ export function decide(e: Evidence, settings: OperationSettings, random: () => n
   const { last } = e
   if (last.is === 'done') return { do: 'SETTLE', conclusion: { is: 'FACT', ...last.fact } }
   if (last.is === 'mismatch')
-    return review(`The bank's answer does not fit the request: ${last.reason}`, last.evidence, true)
+    return review(`The bank's answer does not fit the request: ${last.reason}`, last.evidence, {
+      isFact: true,
+    })
   return e.asked === 'SEND' ? afterSend(e, last, settings, random) : afterProbe(e, last, settings, random)
 }
 
@@ -51,13 +53,16 @@ export type Step = Exchange | { do: 'SETTLE'; conclusion: Conclusion }
 /** `confirm`: only if the bank says first that it is healthy. */
 export type Exchange = { do: 'SEND'; afterMs: number; confirm: boolean } | { do: 'PROBE'; afterMs: number }
 
-export type Conclusion = (
-  | ({ is: 'FACT' } & (Fact | { bankId: null; bankAt: null; expiresAt: null }))
-  | { is: 'VERDICT'; code: StoredProblemCode; to: PaymentState | null; orphan: boolean }
-  | { is: 'LEAVE'; retryInMs: number }
-  /** `isFact`: the bank did something else than it was asked. */
-  | { is: 'REVIEW'; isFact: boolean }
-) & { review?: Review }
+export type Conclusion =
+  /** The bank's word, or, with nulls, what is certain without it. */
+  (
+    | { is: 'FACT'; bankId: string | null; bankAt: string | null; expiresAt: string | null }
+    | { is: 'VERDICT'; code: StoredProblemCode; to: PaymentState | null; orphan: boolean }
+    /** Null: at the next of the late looks. */
+    | { is: 'LEAVE'; retryInMs: number | null }
+    /** `isFact`: the bank did something else than it was asked. `orphan`: there may be a hold that nobody knows. */
+    | { is: 'REVIEW'; isFact: boolean; orphan: boolean }
+  ) & { review?: Review }
 export type Review = { reason: string; evidence: Record<string, string | number | null> }
 
 type SaidNo = Exclude<Answer, { is: 'done' | 'mismatch' }>
@@ -111,7 +116,11 @@ function afterProbe(e: Evidence, last: SaidNo, settings: OperationSettings, rand
   if (last.is !== 'notStored') return again
   if (e.kind === 'AUTHORIZE') {
     if (!e.replayable)
-      return review('The bank has forgotten by now whether it placed this hold; there may be one', {})
+      return review(
+        'The bank has forgotten by now whether it placed this hold; there may be one',
+        {},
+        { orphan: true },
+      )
     if (e.quietNegatives < NEGATIVES_NEEDED) return again
     return verdict('BANK_UNAVAILABLE', 'FAILED', e.ambiguous)
   }
@@ -172,8 +181,8 @@ function verdict(code: StoredProblemCode, to: PaymentState | null, orphan = fals
   return { do: 'SETTLE', conclusion: { is: 'VERDICT', code, to, orphan } } as const
 }
 
-function review(reason: string, evidence: Review['evidence'], isFact = false): Step {
-  return { do: 'SETTLE', conclusion: { is: 'REVIEW', isFact, review: { reason, evidence } } }
+function review(reason: string, evidence: Review['evidence'], { isFact = false, orphan = false } = {}): Step {
+  return { do: 'SETTLE', conclusion: { is: 'REVIEW', isFact, orphan, review: { reason, evidence } } }
 }
 
 function leave(settings: OperationSettings): Step {

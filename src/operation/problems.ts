@@ -121,6 +121,18 @@ const WORDINGS: Record<ProblemCode, Wording> = {
     message: () =>
       "The bank's own reference that this needs is missing or unknown to the bank. Nothing was done. An operator must enter or check it; then ask again under a new key.",
   },
+  BANK_REFERENCE_REFUSED: {
+    retry: 'DO_NOT_RETRY',
+    retryAfterMs: null,
+    message: ({ detail }) =>
+      `This reference was not entered: ${detail.why ?? 'the bank does not confirm it'}. Nothing was changed. Check it against the bank's statement.`,
+  },
+  NOTHING_TO_SETTLE: {
+    retry: 'DO_NOT_RETRY',
+    retryAfterMs: null,
+    message: () =>
+      'Nothing about this payment waits for that. Nothing was changed. Look at its review, its operations and its stray holds.',
+  },
   INVALID_INPUT: {
     retry: 'DO_NOT_RETRY',
     retryAfterMs: null,

@@ -1,10 +1,12 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
-import type { Operation } from '../payment/payment.ts'
+import type { Audit, Operation } from '../payment/payment.ts'
 import { ask } from './ask.ts'
-import { claimAgain, claimInTurn, isStale, lookFirst } from './claim.ts'
-import type { Claim, Waiting } from './claim.ts'
+import { claimAgain, isStale, TAKEOVER } from './claim-again.ts'
+import type { Claim } from './claim-again.ts'
+import { claimInTurn, lookFirst } from './claim.ts'
+import type { Waiting } from './claim.ts'
 import { decide, noEvidence, weigh } from './decide.ts'
 import type { Evidence, Exchange } from './decide.ts'
 import { withLock } from './lock.ts'
@@ -63,14 +65,16 @@ async function story(gateway: Gateway, request: Request, waiting: Waiting): Prom
 const FIRST_SEND: Exchange = { do: 'SEND', afterMs: 0, confirm: false }
 const FIRST_PROBE: Exchange = { do: 'PROBE', afterMs: 0 }
 
-/** Enters an operation whose process is gone: a client's repeat does it, and recovery. It asks before it sends. */
-export async function takeOver(gateway: Gateway, operation: Operation): Promise<Result> {
-  const turn = await claimAgain(gateway, operation, {
-    after: null,
-    purpose: 'PROBE',
-    ambiguous: false,
-    calls: [],
-  })
+/**
+ * Enters an operation whose process is gone: a client's repeat does it, recovery, and an operator (`audit`), who may
+ * also enter what waits in review. It asks before it sends.
+ */
+export async function takeOver(
+  gateway: Gateway,
+  operation: Operation,
+  audit: Audit | null = null,
+): Promise<Result> {
+  const turn = await claimAgain(gateway, operation, { ...TAKEOVER, byOperator: audit !== null, audit })
   if ('lost' in turn) return resultOf(turn.lost, true)
   return await converge(gateway, turn.claim, FIRST_PROBE, null)
 }
@@ -146,7 +150,7 @@ function asReplay(result: Result): Result {
 }
 
 /** The work's result, or at the deadline what is known then; the work goes on. */
-async function before(gateway: Gateway, waiting: Waiting, work: Promise<Result>): Promise<Result> {
+export async function before(gateway: Gateway, waiting: Waiting, work: Promise<Result>): Promise<Result> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<Result>((resolve) => {
     const tell = () => {

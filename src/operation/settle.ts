@@ -2,8 +2,9 @@ import type { ExchangeRecord } from '../bank/bank.ts'
 import { isDuplicate, persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import { MOVES } from '../payment/payment.ts'
-import { callsOf, leaseMs, subject } from './claim.ts'
-import type { Claim } from './claim.ts'
+import type { Audit } from '../payment/payment.ts'
+import { callsOf, leaseMs, subject } from './claim-again.ts'
+import type { Claim } from './claim-again.ts'
 import type { Conclusion } from './decide.ts'
 import { readRow, standingOf } from './standing.ts'
 import type { JsonRow, Standing } from './standing.ts'
@@ -14,8 +15,8 @@ import type { JsonRow, Standing } from './standing.ts'
  */
 export async function settle(
   gateway: Gateway,
-  claim: Claim,
-  outcome: { conclusion: Conclusion; ambiguous: boolean; calls: ExchangeRecord[] },
+  claim: Pick<Claim, 'operation' | 'token'>,
+  outcome: { conclusion: Conclusion; ambiguous: boolean; calls: readonly ExchangeRecord[]; audit?: Audit },
 ): Promise<Standing> {
   const item = {
     ...subject(claim.operation),
@@ -25,6 +26,9 @@ export async function settle(
     leaseMs: leaseMs(gateway),
     move: MOVES[claim.operation.kind],
     conclusion: outcome.conclusion,
+    lateLooksMs: gateway.settings.lateLooksMs,
+    replayWindowMs: gateway.settings.replayWindowMs,
+    audit: outcome.audit ?? null,
   }
   try {
     return await persist(gateway, gateway.clock.monotonicMs() + SETTLE_TRIES_MS, async () => {
@@ -39,7 +43,8 @@ export async function settle(
     if (!isDuplicate(error) || outcome.conclusion.is !== 'FACT') throw error
     const evidence = { bankId: outcome.conclusion.bankId }
     const review = { reason: 'The bank gave an id that another payment has', evidence }
-    return await settle(gateway, claim, { ...outcome, conclusion: { is: 'REVIEW', isFact: true, review } })
+    const conclusion: Conclusion = { is: 'REVIEW', isFact: true, orphan: false, review }
+    return await settle(gateway, claim, { ...outcome, conclusion })
   }
 }
 

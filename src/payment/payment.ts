@@ -105,8 +105,41 @@ export type Operation = {
   ambiguousAt: Date | null
   /** Until then one process has the claim; null when resolved or when only an operator can settle it. */
   leasedUntil: Date | null
+  /** When the bank is asked once more; set while it was resolved without the bank's word. */
+  lookAgainAt: Date | null
   createdAt: Date
   resolvedAt: Date | null
+}
+
+/** A row of `stray_holds`: an authorization at the bank that no receipt wants; the gateway voids it. */
+export type StrayHold = {
+  authorizationId: string
+  operationId: string
+  paymentId: string
+  amountCents: number
+  expiresAt: Date
+  foundAt: Date
+  releasedAt: Date | null
+}
+
+/** What an operator did, as it goes into `audit_lines` with the statement that does it. */
+export type Audit = {
+  /** Made by the caller, so that a statement that is repeated writes one line. */
+  id: string
+  action: AuditAction
+  actor: string
+  reason: string
+  /** What was entered: an outcome, a reference. */
+  detail: Record<string, string | null>
+}
+export const AUDIT_ACTIONS = ['RERUN_RECOVERY', 'ENTER_BANK_REFERENCE', 'CLOSE_REVIEW'] as const
+export type AuditAction = (typeof AUDIT_ACTIONS)[number]
+/** A row of `audit_lines`. */
+export type AuditLine = Omit<Audit, 'detail'> & {
+  paymentId: string
+  operationId: string | null
+  detail: Audit['detail'] & { reviewReason?: string; reviewEvidence?: ReviewEvidence[] }
+  at: Date
 }
 
 export type AuthorizeInput = {
@@ -176,6 +209,8 @@ export const PROBLEM_CODES = [
   'BANK_UNAVAILABLE',
   'OUTCOME_UNKNOWN',
   'BANK_REFERENCE_MISSING',
+  'BANK_REFERENCE_REFUSED',
+  'NOTHING_TO_SETTLE',
   'INVALID_INPUT',
 ] as const
 export type ProblemCode = (typeof PROBLEM_CODES)[number]
@@ -183,7 +218,12 @@ export type ProblemCode = (typeof PROBLEM_CODES)[number]
 /** The codes that can be an operation's final answer, and so are kept with it. */
 export type StoredProblemCode = Exclude<
   ProblemCode,
-  'IDEMPOTENCY_KEY_REUSED' | 'OPERATION_IN_FLIGHT' | 'OUTCOME_UNKNOWN' | 'INVALID_INPUT'
+  | 'IDEMPOTENCY_KEY_REUSED'
+  | 'OPERATION_IN_FLIGHT'
+  | 'OUTCOME_UNKNOWN'
+  | 'BANK_REFERENCE_REFUSED'
+  | 'NOTHING_TO_SETTLE'
+  | 'INVALID_INPUT'
 >
 
 /** What a problem says beyond its code. */
@@ -196,4 +236,6 @@ export type ProblemDetail = {
   /** AMOUNT_MISMATCH */
   expectedAmountCents?: number
   actualAmountCents?: number
+  /** BANK_REFERENCE_REFUSED: why. */
+  why?: string
 }

@@ -1,6 +1,14 @@
 import { answered } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
-import type { BankCall, Operation, OperationKind, Payment, Transition } from './payment.ts'
+import type {
+  AuditLine,
+  BankCall,
+  Operation,
+  OperationKind,
+  Payment,
+  StrayHold,
+  Transition,
+} from './payment.ts'
 
 /**
  * Reading the receipts: one statement a function, each served by an index. Those that take many ids answer for a whole
@@ -119,6 +127,24 @@ export async function bankCallsOfOperations(
     cross join lateral (select * from bank_calls c where c.operation_id = wanted.id
                         order by c.id desc limit ${NEWEST_MAX}) as newest
     order by newest.id`)
+}
+
+/** Oldest first. */
+export async function strayHoldsOfPayments(
+  gateway: Gateway,
+  paymentIds: readonly string[],
+): Promise<StrayHold[]> {
+  return await answered(gateway.sql<StrayHold[]>`
+    select * from stray_holds where payment_id = any(${paymentIds}::uuid[]) order by found_at`)
+}
+
+/** Oldest first. */
+export async function auditLinesOfPayments(
+  gateway: Gateway,
+  paymentIds: readonly string[],
+): Promise<AuditLine[]> {
+  return await answered(gateway.sql<AuditLine[]>`
+    select * from audit_lines where payment_id = any(${paymentIds}::uuid[]) order by payment_id, id`)
 }
 
 /** Whether the database answers at all; throws when it does not. */

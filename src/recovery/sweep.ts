@@ -1,60 +1,89 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { answered, isPassing } from '../db/persist.ts'
+import { isPassing } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
-import { takeOver } from '../operation/run.ts'
-import type { Operation } from '../payment/payment.ts'
+import { AGENDA } from './agenda.ts'
+import type { Entry } from './agenda.ts'
 
 /**
- * Every process looks, every few seconds, for operations whose lease has run out: their process is gone, or it had to
- * leave them. Each is entered by the same door as a client's repeat, under the same claim, so that two processes that
- * sweep at once, or a client, cannot do it twice. Nothing is locked while looking.
+ * Every process looks, every few seconds, for what nobody is working on (agenda.ts says what). Each is entered by the
+ * same door as a client's request, under the same claim, so that two processes that sweep at once, or a client, cannot
+ * do it twice. Nothing is locked while looking, and a round waits for nobody: one that hangs at the bank keeps its
+ * place, the next round goes on with the others.
  */
 export function startSweeper(gateway: Gateway, everyMs: number): { stop(): Promise<void> } {
   const stopped = new AbortController()
+  const running: Running = new Map()
   const done = (async () => {
     while (!stopped.signal.aborted) {
       // Half to one and a half: processes that started together do not sweep together.
       await pause(everyMs * (0.5 + gateway.random()), null, { signal: stopped.signal, ref: false }).catch(
         () => null,
       )
-      if (!stopped.signal.aborted) await sweep(gateway)
+      // There may be more than places: as soon as one is free, the next.
+      while (!stopped.signal.aborted && (await startRound(gateway, running))) {
+        await Promise.race([...running.values(), aborted(stopped.signal)])
+        await gateway.clock.sleep(ROUND_LEAST_MS)
+      }
     }
   })()
   return {
     stop: async () => {
       stopped.abort()
       await done
+      await Promise.all(running.values())
     },
   }
 }
 
-/** One round; resolves when what it took over has been settled or left again. Never rejects. */
+/** Entries that find no place at the bank end at once: the database is not asked without pause. */
+const ROUND_LEAST_MS = 100
+
+/** One round; resolves when what it entered has been settled or left again. Never rejects. */
 export async function sweep(gateway: Gateway): Promise<void> {
+  const running: Running = new Map()
+  await startRound(gateway, running)
+  await Promise.all(running.values())
+}
+
+/** What is being worked on, by the name of its entry. */
+type Running = Map<string, Promise<void>>
+
+/** Enters what is due and not entered yet, as far as there are places; true when they ran out. Never rejects. */
+async function startRound(gateway: Gateway, running: Running): Promise<boolean> {
+  if (gateway.inFlight.draining || gateway.bank.state().circuit !== 'closed') return false
   try {
-    const abandoned = await abandonedOperations(gateway)
-    await Promise.all(abandoned.map((operation) => resume(gateway, operation)))
+    for (const find of AGENDA) {
+      const places = gateway.settings.recoveriesMax - running.size
+      if (places <= 0) return true
+      const due = await find(gateway, places, [...running.keys()])
+      for (const entry of due) running.set(entry.name, enter(gateway, entry, running))
+      if (due.length === places) return true
+    }
   } catch (error) {
-    if (isPassing(error))
-      gateway.log.warn({ err: error }, 'the database does not answer; sweeping again later')
-    else gateway.log.error({ err: error }, 'the sweep failed')
+    report(gateway, error, 'sweeping again later')
+  }
+  return false
+}
+
+async function enter(gateway: Gateway, entry: Entry, running: Running): Promise<void> {
+  try {
+    gateway.log.info({ due: entry.name }, 'recovery')
+    await entry.enter()
+  } catch (error) {
+    report(gateway, error, `recovery of ${entry.name} goes on later`)
+  } finally {
+    running.delete(entry.name)
   }
 }
 
-async function resume(gateway: Gateway, operation: Operation): Promise<void> {
-  await gateway.bank.admit(async (refusal) => {
-    if (refusal !== null || gateway.inFlight.draining) return
-    gateway.log.info({ operation: `op_${operation.id}`, kind: operation.kind }, 'taken over')
-    await takeOver(gateway, operation)
-  })
+function report(gateway: Gateway, error: unknown, then: string): void {
+  if (isPassing(error)) gateway.log.warn({ err: error }, `the database does not answer; ${then}`)
+  else gateway.log.error({ err: error }, `the sweep failed; ${then}`)
 }
 
-/** Few enough for one round to end soon, so that clients find places at the bank. */
-const ROUND_MAX = 50
-
-async function abandonedOperations({ sql, clock }: Gateway): Promise<Operation[]> {
-  return await answered(sql<Operation[]>`
-    select * from operations
-    where status = 'UNRESOLVED' and leased_until <= coalesce(${clock.databaseTime()}::timestamptz, clock_timestamp())
-    order by leased_until
-    limit ${ROUND_MAX}`)
+async function aborted(signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    if (signal.aborted) resolve()
+    signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 }

@@ -1,0 +1,51 @@
+-- One line for what an operator did; `audit` null: nobody did anything. A statement that is repeated writes it once.
+-- audit: { id, action, actor, reason, detail }
+create or replace function record_audit(pay payments, operation uuid, audit jsonb, moment timestamptz) returns void
+language sql as $$
+  insert into audit_lines (id, payment_id, operation_id, action, actor, reason, detail, at)
+  select (audit ->> 'id')::uuid, pay.id, operation, audit ->> 'action', audit ->> 'actor', audit ->> 'reason',
+         audit -> 'detail', moment
+  where audit is not null
+  on conflict (id) do nothing
+$$;
+
+-- Ends the review of a payment; the audit line keeps what the review was about.
+create or replace function end_review(pay payments, operation uuid, audit jsonb, moment timestamptz) returns void
+language plpgsql as $$
+begin
+  perform record_audit(pay, operation, jsonb_set(audit, '{detail}', audit -> 'detail' || jsonb_strip_nulls(
+    jsonb_build_object('reviewReason', pay.review_reason, 'reviewEvidence', pay.review_evidence))), moment);
+  update payments p set review_reason = null, review_since = null, review_evidence = null
+  where p.id = pay.id and p.review_reason is not null;
+end $$;
+
+-- An operator says that the case is closed as it stands: no operation waits for a word. With `noHold` the bank's
+-- statement also shows that a failed authorize left no hold, so the mark goes and nothing is looked for any more.
+-- answer: CLOSED, UNRESOLVED (an operation is: say what became of it instead), or NOTHING (there is nothing to close).
+create or replace function close_review(payment uuid, audit jsonb, no_hold boolean, at_time timestamptz default null)
+returns text
+language plpgsql as $$
+declare
+  moment timestamptz;
+  pay payments;
+  answer text;
+begin
+  perform lock_all(array['payment:' || payment]);
+  moment := coalesce(at_time, clock_timestamp());
+  select * into pay from payments p where p.id = payment;
+  if exists (select from audit_lines a where a.id = (audit ->> 'id')::uuid) then
+    answer := 'CLOSED';
+  elsif exists (select from operations o where o.payment_id = payment and o.status = 'UNRESOLVED') then
+    answer := 'UNRESOLVED';
+  elsif (case when no_hold then pay.possible_orphan_hold_since else pay.review_since end) is null then
+    answer := 'NOTHING';
+  else
+    answer := 'CLOSED';
+    perform end_review(pay, null, audit, moment);
+    if no_hold then
+      update payments p set possible_orphan_hold_since = null where p.id = pay.id;
+      update operations o set look_again_at = null where o.payment_id = pay.id and o.kind = 'AUTHORIZE';
+    end if;
+  end if;
+  return answer;
+end $$;

@@ -1,0 +1,130 @@
+import { answered } from '../db/persist.ts'
+import type { Gateway } from '../gateway.ts'
+import { lookAgain } from '../operation/look-again.ts'
+import { perform, takeOver } from '../operation/run.ts'
+import { operationId, paymentId } from '../payment/ids.ts'
+import type { Operation, StrayHold } from '../payment/payment.ts'
+
+/**
+ * What is due and nobody works on: operations whose lease ran out, late looks at what was resolved without the bank's
+ * word, stray holds to be voided, authorizations that ran out. Each is found by an index and entered by the story of a
+ * mutation. What found nothing to do by the time that it claims is refused there, so looking needs no lock.
+ */
+export type Entry = {
+  /** The same as long as it is due: nothing is entered twice at one time by one process. */
+  name: string
+  enter(): Promise<unknown>
+}
+
+/** The most urgent first; `besides` are the names of those that are being worked on. */
+type Find = (gateway: Gateway, atMost: number, besides: readonly string[]) => Promise<Entry[]>
+
+export const AGENDA: readonly Find[] = [abandonedOperations, lateLooks, strayHolds, expiredHolds]
+
+/** The gateway's own operations have it for a client. */
+const OWN = { client: 'gateway', card: null } as const
+
+async function abandonedOperations(gateway: Gateway, atMost: number, besides: readonly string[]) {
+  const { sql } = gateway
+  const operations = await answered(sql<Operation[]>`
+    select * from operations
+    where status = 'UNRESOLVED' and leased_until <= ${now(gateway)} and 'op_' || id <> all(${besides}::text[])
+    order by leased_until
+    limit ${atMost}`)
+  return operations.map((operation) => ({
+    name: operationId(operation.id),
+    enter: () => admitted(gateway, () => takeOver(gateway, operation)),
+  }))
+}
+
+async function lateLooks(gateway: Gateway, atMost: number, besides: readonly string[]) {
+  const { sql } = gateway
+  const operations = await answered(sql<Operation[]>`
+    select * from operations
+    where look_again_at <= ${now(gateway)} and 'op_' || id <> all(${besides}::text[])
+    order by look_again_at
+    limit ${atMost}`)
+  return operations.map((operation) => ({
+    name: operationId(operation.id),
+    enter: () => admitted(gateway, () => lookAgain(gateway, operation)),
+  }))
+}
+
+async function strayHolds(gateway: Gateway, atMost: number, besides: readonly string[]) {
+  const { sql } = gateway
+  const holds = await answered(sql<(StrayHold & Tries)[]>`
+    select s.*, earlier.tries from stray_holds s
+    cross join lateral (
+      select count(*)::int as tries, max(o.resolved_at) as last_at, bool_or(o.status = 'UNRESOLVED') as is_busy
+      from operations o
+      where o.payment_id = s.payment_id and o.kind = 'RELEASE' and o.input ->> 'authorizationId' = s.authorization_id
+    ) as earlier
+    where s.released_at is null and ${isDue(gateway)} and 'release:' || s.authorization_id <> all(${besides}::text[])
+    order by s.found_at
+    limit ${atMost}`)
+  return holds.map(({ authorizationId, paymentId, tries }) => ({
+    name: `release:${authorizationId}`,
+    enter: () => release(gateway, { authorizationId, paymentId, tries }),
+  }))
+}
+
+/** Voids a hold that no receipt wants. */
+export async function release(
+  gateway: Gateway,
+  { authorizationId, paymentId, tries }: Pick<StrayHold, 'authorizationId' | 'paymentId'> & Tries,
+) {
+  return await perform(gateway, {
+    ...OWN,
+    kind: 'RELEASE',
+    idempotencyKey: `release:${authorizationId}:${tries}`,
+    input: { paymentId, authorizationId },
+  })
+}
+
+/** The bank never releases a hold by itself: a void does, and works after the expiry. */
+async function expiredHolds(gateway: Gateway, atMost: number, besides: readonly string[]) {
+  const { sql, settings } = gateway
+  const holds = await answered(sql<({ id: string } & Tries)[]>`
+    select p.id, earlier.tries from payments p
+    cross join lateral (
+      select count(*) filter (where o.kind = 'EXPIRE')::int as tries,
+             max(o.resolved_at) filter (where o.kind = 'EXPIRE') as last_at,
+             bool_or(o.status = 'UNRESOLVED' and o.kind <> 'RELEASE') as is_busy
+      from operations o where o.payment_id = p.id
+    ) as earlier
+    where p.state = 'AUTHORIZED'
+      and p.authorization_expires_at <= ${now(gateway)} - ${settings.expireMarginMs}::int * interval '1 millisecond'
+      and ${isDue(gateway)} and 'expire:pay_' || p.id <> all(${besides}::text[])
+    order by p.authorization_expires_at
+    limit ${atMost}`)
+  return holds.map(({ id, tries }) => ({
+    name: `expire:${paymentId(id)}`,
+    enter: () =>
+      perform(gateway, {
+        ...OWN,
+        kind: 'EXPIRE',
+        idempotencyKey: `expire:${paymentId(id)}:${tries}`,
+        input: { paymentId: id, expectedAmountCents: null },
+      }),
+  }))
+}
+
+/** How often the bank was asked in vain, each time under a key of its own: a refusal is a final answer to its key. */
+type Tries = { tries: number }
+
+/** Not under way (or in review), and after each vain try a longer pause. */
+function isDue(gateway: Gateway) {
+  return gateway.sql`not coalesce(earlier.is_busy, false) and coalesce(
+    earlier.last_at + least(interval '1 hour', interval '5 seconds' * 2 ^ least(earlier.tries, 10)) <= ${now(gateway)}, true)`
+}
+
+function now({ sql, clock }: Gateway) {
+  return sql`coalesce(${clock.databaseTime()}::timestamptz, clock_timestamp())`
+}
+
+/** What goes to the bank takes a place there; when it has none to give, the next round tries again. */
+async function admitted(gateway: Gateway, work: () => Promise<unknown>): Promise<void> {
+  await gateway.bank.admit(async (refusal) => {
+    if (refusal === null && !gateway.inFlight.draining) await work()
+  })
+}

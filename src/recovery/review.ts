@@ -1,0 +1,237 @@
+import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
+import type { BankEndpoint, ExchangeRecord, Looked } from '../bank/bank.ts'
+import { persist } from '../db/persist.ts'
+import type { Gateway } from '../gateway.ts'
+import { claimAgain, TAKEOVER } from '../operation/claim-again.ts'
+import type { Conclusion } from '../operation/decide.ts'
+import { notAdmitted, problem } from '../operation/problems.ts'
+import type { Problem } from '../operation/problems.ts'
+import { refused } from '../operation/result.ts'
+import { lookAgain } from '../operation/look-again.ts'
+import { before, takeOver } from '../operation/run.ts'
+import { settle } from '../operation/settle.ts'
+import type { Audit, AuditAction, AuditLine, Operation, OperationKind, Payment } from '../payment/payment.ts'
+import {
+  auditLinesOfPayments,
+  operationsOfPayments,
+  paymentByBankReference,
+  paymentsById,
+} from '../payment/reads.ts'
+
+/**
+ * What no rule can settle, an operator does: by a reference that the bank confirms, by letting recovery try again, or by
+ * the outcome that the bank's statement shows. Each gives a reason and leaves an audit line, written in the statement
+ * that has the effect. None of them is another way to money: what they learn is settled like any other answer.
+ */
+export type ByOperator = { paymentId: string; actor: string; reason: string }
+export type Reviewed =
+  { is: 'reviewed'; payment: Payment; auditLine: AuditLine } | { is: 'problem'; problem: Problem }
+
+/** Lets recovery try again now: an operation in review, one whose lease ran out, a late look. */
+export async function rerunRecovery(gateway: Gateway, by: ByOperator): Promise<Reviewed> {
+  const about = await find(gateway, by)
+  if (about === null) return refuse('PAYMENT_NOT_FOUND')
+  const { payment, operations } = about
+  const audit = auditOf(by, 'RERUN_RECOVERY', {})
+  const unresolved = operations.find(({ status }) => status === 'UNRESOLVED')
+  const toLookAt = operations.find(({ lookAgainAt }) => lookAgainAt !== null)
+  if (unresolved === undefined && toLookAt === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
+
+  const deadlineMs = gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs
+  const waiting = { answer: problem('OPERATION_IN_FLIGHT', { payment }), isOver: false, deadlineMs }
+  const work = gateway.bank.admit(async (refusal) => {
+    if (refusal !== null) return refused(notAdmitted(refusal, payment))
+    if (unresolved !== undefined) return await takeOver(gateway, unresolved, audit)
+    return toLookAt === undefined ? refused(waiting.answer) : await lookAgain(gateway, toLookAt, audit)
+  })
+  const result = await before(gateway, waiting, work)
+  const reviewed = await whatWasDone(gateway, audit, by)
+  if (reviewed !== null) return reviewed
+  return result.is === 'problem' ? result : refuse('OPERATION_IN_FLIGHT', { payment })
+}
+
+/** What an operator reads from the bank's statement, believed only when the bank confirms it by GET. */
+export async function enterBankReference(
+  gateway: Gateway,
+  { bankReference, ...by }: ByOperator & { bankReference: string },
+): Promise<Reviewed> {
+  const about = await find(gateway, by)
+  if (about === null) return refuse('PAYMENT_NOT_FOUND')
+  const { payment, operations } = about
+  const kind = REFERENCES.find(({ prefix }) => bankReference.startsWith(prefix))
+  if (kind === undefined)
+    return notConfirmed(payment, 'it is no authorization (auth_), capture (cap_) or refund (ref_)')
+  const operation = operations.findLast((one) => one.kind === kind.of && kind.isMissing(one, payment))
+  if (operation === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
+  const owner = await paymentByBankReference(gateway, bankReference)
+  if (owner !== null) return notConfirmed(payment, 'a payment has it already')
+
+  const { found, calls } = await lookTwice(gateway, kind.endpoint, bankReference)
+  if (found.is === 'noAnswer')
+    return refuse('BANK_UNAVAILABLE', { payment, retry: 'WAIT', message: BANK_DOES_NOT_SAY })
+  if (found.is === 'notFound') return notConfirmed(payment, 'the bank does not know it')
+  const unlike = [
+    ...(found.amountCents === payment.amountCents ? [] : ['amount']),
+    ...(found.currency === payment.currency ? [] : ['currency']),
+    ...(found.parentId === kind.parentOf(payment) ? [] : ['authorization or capture']),
+  ]
+  if (unlike.length > 0) return notConfirmed(payment, `at the bank it has another ${unlike.join(' and ')}`)
+  const audit = auditOf(by, 'ENTER_BANK_REFERENCE', { bankReference })
+  const conclusion: Conclusion = { is: 'FACT', ...found.fact }
+  return await settleByWord(gateway, by, operation, randomId(), { conclusion, calls, audit }, payment)
+}
+
+/** `bankReference`: the id of a void, which the bank has no GET for. */
+export type Closing = ByOperator & { outcome: ReviewOutcome; bankReference: string | null }
+export const REVIEW_OUTCOMES = ['CARRIED_OUT', 'NOT_CARRIED_OUT', 'NO_CHANGE'] as const
+export type ReviewOutcome = (typeof REVIEW_OUTCOMES)[number]
+
+/** Ends a case by the outcome that the bank's statement shows. Only an operation in review takes an operator's word. */
+export async function closeReview(
+  gateway: Gateway,
+  { outcome, bankReference, ...by }: Closing,
+): Promise<Reviewed> {
+  const about = await find(gateway, by)
+  if (about === null) return refuse('PAYMENT_NOT_FOUND')
+  const { payment, operations } = about
+  const audit = auditOf(by, 'CLOSE_REVIEW', { outcome, bankReference })
+  const unresolved = operations.filter(({ status }) => status === 'UNRESOLVED')
+  const operation = unresolved.find(({ leasedUntil }) => leasedUntil === null)
+  if (unresolved.length > 0 && (operation === undefined || outcome === 'NO_CHANGE'))
+    return refuse(operation === undefined ? 'OPERATION_IN_FLIGHT' : 'NOTHING_TO_SETTLE', { payment })
+  if (operation === undefined) {
+    if (outcome === 'CARRIED_OUT') return refuse('NOTHING_TO_SETTLE', { payment })
+    await close(gateway, by.paymentId, audit, outcome === 'NOT_CARRIED_OUT')
+    return (await whatWasDone(gateway, audit, by)) ?? refuse('NOTHING_TO_SETTLE', { payment })
+  }
+  if (outcome === 'CARRIED_OUT') {
+    if (operation.kind === 'AUTHORIZE')
+      return refuse('BANK_REFERENCE_MISSING', { payment, message: ENTER_IT })
+    const bankId = operation.kind === 'CAPTURE' || operation.kind === 'REFUND' ? null : bankReference
+    const conclusion: Conclusion = { is: 'FACT', bankId, bankAt: null, expiresAt: null }
+    return await settleByWord(gateway, by, operation, randomId(), { conclusion, calls: [], audit }, payment)
+  }
+  // A verdict needs the claim: nobody may be about to ask the bank.
+  const turn = await claimAgain(gateway, operation, { ...TAKEOVER, byOperator: true })
+  if ('lost' in turn) return refuse('OPERATION_IN_FLIGHT', { payment })
+  const to = operation.kind === 'AUTHORIZE' ? 'FAILED' : null
+  const conclusion: Conclusion = { is: 'VERDICT', code: 'BANK_UNAVAILABLE', to, orphan: false }
+  return await settleByWord(
+    gateway,
+    by,
+    operation,
+    turn.claim.token,
+    { conclusion, calls: [], audit },
+    payment,
+  )
+}
+
+/** What can be looked up at the bank, and what of ours may lack it. */
+const REFERENCES: readonly {
+  prefix: string
+  endpoint: Exclude<BankEndpoint, 'voids'>
+  of: OperationKind
+  isMissing: (operation: Operation, payment: Payment) => boolean
+  parentOf: (payment: Payment) => string | null
+}[] = [
+  {
+    prefix: 'auth_',
+    endpoint: 'authorizations',
+    of: 'AUTHORIZE',
+    // Of one that failed it is a stray hold, to be released; only where one may have been left.
+    isMissing: ({ status }, { possibleOrphanHoldSince }) =>
+      status === 'UNRESOLVED' || (status === 'REFUSED' && possibleOrphanHoldSince !== null),
+    parentOf: () => null,
+  },
+  {
+    prefix: 'cap_',
+    endpoint: 'captures',
+    of: 'CAPTURE',
+    isMissing: ({ status }, { captureId }) =>
+      status === 'UNRESOLVED' || (status === 'SUCCEEDED' && captureId === null),
+    parentOf: ({ authorizationId }) => authorizationId,
+  },
+  {
+    prefix: 'ref_',
+    endpoint: 'refunds',
+    of: 'REFUND',
+    isMissing: ({ status }, { refundId }) =>
+      status === 'UNRESOLVED' || (status === 'SUCCEEDED' && refundId === null),
+    parentOf: ({ captureId }) => captureId,
+  },
+]
+
+const BANK_DOES_NOT_SAY =
+  'The bank does not say whether it knows this reference. Nothing was changed. Enter it again when the bank answers.'
+const ENTER_IT =
+  "An authorization is believed by its reference only. Nothing was changed. Enter the one that the bank's statement shows, or close the case as not carried out."
+
+/** "Not found" is also what a fault of the bank's database looks like: it counts when a healthy bank repeats it. */
+async function lookTwice(gateway: Gateway, endpoint: Exclude<BankEndpoint, 'voids'>, id: string) {
+  const first = await gateway.bank.look(endpoint, id)
+  if (first.found.is !== 'notFound') return first
+  const health = await gateway.bank.healthy()
+  if (!health.healthy) {
+    const found: Looked = { is: 'noAnswer', reason: 'the bank is not healthy' }
+    return { found, calls: [...first.calls, ...health.calls] }
+  }
+  const second = await gateway.bank.look(endpoint, id)
+  return { found: second.found, calls: [...first.calls, ...health.calls, ...second.calls] }
+}
+
+async function settleByWord(
+  gateway: Gateway,
+  by: ByOperator,
+  operation: Operation,
+  token: string,
+  word: { conclusion: Conclusion; calls: ExchangeRecord[]; audit: Audit },
+  payment: Payment,
+): Promise<Reviewed> {
+  await settle(gateway, { operation, token }, { ...word, ambiguous: false })
+  return (
+    (await whatWasDone(gateway, word.audit, by)) ??
+    notConfirmed(
+      payment,
+      `it does not fit a payment that is ${payment.state} and so was only kept as evidence`,
+    )
+  )
+}
+
+async function close(gateway: Gateway, paymentId: string, audit: Audit, noHold: boolean): Promise<void> {
+  await persist(gateway, gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs, async () => {
+    await gateway.sql`
+      select close_review(
+        ${paymentId}::uuid, ${gateway.sql.json(audit)}, ${noHold}, ${gateway.clock.databaseTime()})`
+  })
+}
+
+/** By the audit line: it is there exactly when the statement had its effect. */
+async function whatWasDone(
+  gateway: Gateway,
+  audit: Audit,
+  { paymentId }: ByOperator,
+): Promise<Reviewed | null> {
+  const lines = await auditLinesOfPayments(gateway, [paymentId])
+  const auditLine = lines.find(({ id }) => id === audit.id)
+  const [payment] = await paymentsById(gateway, [paymentId])
+  return auditLine === undefined || payment === undefined ? null : { is: 'reviewed', payment, auditLine }
+}
+
+async function find(gateway: Gateway, { paymentId }: ByOperator) {
+  const [payment] = await paymentsById(gateway, [paymentId])
+  return payment === undefined
+    ? null
+    : { payment, operations: await operationsOfPayments(gateway, [paymentId]) }
+}
+
+function auditOf(by: ByOperator, action: AuditAction, detail: Audit['detail']): Audit {
+  return { id: timeOrderedId(), action, actor: by.actor, reason: by.reason, detail }
+}
+
+function refuse(...about: Parameters<typeof problem>): Reviewed {
+  return { is: 'problem', problem: problem(...about) }
+}
+
+function notConfirmed(payment: Payment, why: string): Reviewed {
+  return refuse('BANK_REFERENCE_REFUSED', { payment, detail: { why } })
+}

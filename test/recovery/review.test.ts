@@ -1,0 +1,354 @@
+import { randomUUID } from 'node:crypto'
+import { beforeEach, describe, expect, it } from 'vitest'
+import { systemClock } from '../../src/gateway.ts'
+import { sweep } from '../../src/recovery/sweep.ts'
+import { startTestBank } from '../support/bank.ts'
+import { authorized, captured } from '../support/client.ts'
+import { testDatabase } from '../support/database.ts'
+import { startTestGateway } from '../support/gateway.ts'
+
+/** The ops desk settles what no rule can: by the bank's confirmation, by another try, by the bank's statement. */
+
+const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
+const { client, gateway } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
+const HOUR_MS = 3_600_000
+let laterMs = 0
+gateway.clock = { ...systemClock, databaseTime: () => new Date(Date.now() + laterMs) }
+
+beforeEach(() => {
+  laterMs = 0
+  bank.faults.clear()
+})
+
+const REVIEWED = `
+  __typename
+  ... on PaymentProblem { code message retry }
+  ... on PaymentReviewed {
+    payment { state captureId authorizationId review { reason } operationInFlight { kind } auditLines { action } }
+    auditLine { action actor reason entered { name value } closedReview closedEvidence { reason } }
+  }`
+type Reviewed = {
+  __typename: string
+  code?: string
+  message?: string
+  payment?: {
+    state: string
+    captureId: string | null
+    review: { reason: string } | null
+    auditLines: unknown[]
+  }
+  auditLine?: Record<string, unknown>
+}
+async function operator(mutation: string, input: Record<string, unknown>): Promise<Reviewed> {
+  const type = mutation.replace(/^./, (letter) => letter.toUpperCase())
+  const { result } = await client.query<{ result: Reviewed }>(
+    `mutation ($input: ${type}Input!) { result: ${mutation}(input: $input) { ${REVIEWED} } }`,
+    { input: { reason: 'INC-17: looked at the statement', ...input } },
+  )
+  return result
+}
+const rerun = (paymentId: string) => operator('rerunRecovery', { paymentId })
+const enter = (paymentId: string, bankReference: string) =>
+  operator('enterBankReference', { paymentId, bankReference })
+const close = (paymentId: string, outcome: string, more = {}) =>
+  operator('closeReview', { paymentId, outcome, ...more })
+
+/** Something that the bank did without us knowing: a person at the bank's desk, say. */
+async function atTheBank(endpoint: string, body: Record<string, unknown>): Promise<Record<string, string>> {
+  const answer = await fetch(`${bank.url}/api/v1/${endpoint}`, {
+    method: 'POST',
+    headers: { 'idempotency-key': randomUUID() },
+    body: JSON.stringify(body),
+  })
+  return (await answer.json()) as Record<string, string>
+}
+const holdAtTheBank = async (amount: number) =>
+  (
+    await atTheBank('authorizations', {
+      card_number: '4111111111111111',
+      cvv: '123',
+      expiry_month: 12,
+      expiry_year: 2030,
+      amount,
+    })
+  )['authorization_id'] ?? ''
+
+/** An authorize whose answer was lost, and that nobody asked about until the bank had forgotten. */
+async function forgottenAuthorize(amountCents = 4_999) {
+  const orderId = randomUUID()
+  bank.faults.add('drop-after-commit', { endpoint: 'authorizations', probe: false })
+  bank.faults.add('unhealthy', { endpoint: 'health', times: null })
+  const { payment } = await client.authorize({ orderId, amountCents })
+  bank.faults.clear()
+  laterMs = 25 * HOUR_MS
+  await sweep(gateway)
+  const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
+  return { id: payment?.id ?? '', orderId, authorizationId: hold?.id ?? '' }
+}
+
+/** CAPTURED for certain, but the bank has lost the key, and nobody knows the id. */
+async function capturedWithoutId() {
+  const payment = await authorized(client)
+  bank.faults.add('drop-after-commit', { endpoint: 'captures', probe: false })
+  await client.capture({ paymentId: payment.id })
+  laterMs = 10_000
+  while ((await stateOf(payment.id)) === 'AUTHORIZED') await sweep(gateway)
+  const capture = (await bank.transactions('CAPTURE')).find(
+    (row) => row.reference_id === payment.authorizationId,
+  )
+  return { id: payment.id, captureId: capture?.id ?? '' }
+}
+
+/** A capture is asked for, and the hold was captured at the bank already by somebody else. */
+async function capturedBySomebodyElse() {
+  const payment = await authorized(client)
+  const { capture_id: captureId = '' } = await atTheBank('captures', {
+    authorization_id: payment.authorizationId,
+    amount: 4_999,
+  })
+  expect(await client.capture({ paymentId: payment.id })).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+  return { id: payment.id, captureId }
+}
+
+async function stateOf(id: string): Promise<string> {
+  const [row] = await database.sql<{ state: string }[]>`select state from payments where id = ${id.slice(4)}`
+  return row?.state ?? 'none'
+}
+
+describe('a reference from the statement', () => {
+  it('completes a capture whose id is missing, and the refund goes', async () => {
+    const { id, captureId } = await capturedWithoutId()
+    expect(await client.refund({ paymentId: id })).toMatchObject({ code: 'BANK_REFERENCE_MISSING' })
+    expect(await enter(id, captureId)).toMatchObject({
+      payment: { state: 'CAPTURED', captureId },
+      auditLine: {
+        action: 'ENTER_BANK_REFERENCE',
+        actor: 'ficmart',
+        reason: 'INC-17: looked at the statement',
+        entered: [{ name: 'bankReference', value: captureId }],
+      },
+    })
+    expect(await client.refund({ paymentId: id })).toMatchObject({ payment: { state: 'REFUNDED' } })
+  })
+
+  it('settles a capture that somebody else did at the bank, and ends the review', async () => {
+    const { id, captureId } = await capturedBySomebodyElse()
+    expect(await enter(id, captureId)).toMatchObject({
+      payment: { state: 'CAPTURED', captureId, review: null },
+      auditLine: {
+        closedReview: expect.stringContaining('done already'),
+        closedEvidence: [expect.anything()],
+      },
+    })
+  })
+
+  it('settles an authorize that the bank has forgotten', async () => {
+    const { id, authorizationId } = await forgottenAuthorize()
+    const { payments } = await client.query<{ payments: { edges: { node: object }[] } }>(
+      '{ payments(filter: { needsReview: true, possibleOrphanHold: true }) { edges { node { id state review { reason } } } } }',
+    )
+    expect(payments.edges.map(({ node }) => node)).toContainEqual({
+      id,
+      state: 'PENDING',
+      review: { reason: expect.stringContaining('forgotten') },
+    })
+    expect(await enter(id, authorizationId)).toMatchObject({
+      payment: { state: 'AUTHORIZED', authorizationId, review: null },
+    })
+    const [row] =
+      await database.sql`select possible_orphan_hold_since as mark from payments where id = ${id.slice(4)}`
+    expect(row?.['mark']).toBeNull()
+  })
+
+  it('of a failed authorize is a stray hold: released, never captured', async () => {
+    const { id, authorizationId } = await forgottenAuthorize()
+    // The statement of the day showed nothing; a later one does.
+    await close(id, 'NOT_CARRIED_OUT')
+    expect(await enter(id, authorizationId)).toMatchObject({ code: 'NOTHING_TO_SETTLE' })
+    await database.sql`update payments set possible_orphan_hold_since = now() where id = ${id.slice(4)}`
+    expect(await enter(id, authorizationId)).toMatchObject({ payment: { state: 'FAILED' } })
+    await sweep(gateway)
+    expect(await stateOf(id)).toBe('VOIDED')
+    expect(
+      (await bank.transactions('VOID')).filter((row) => row.reference_id === authorizationId),
+    ).toHaveLength(1)
+  })
+
+  it.each([
+    ['of another amount', async () => (await forgottenAuthorize(1_234)).authorizationId, /another amount/],
+    ['that the bank does not know', () => `auth_${randomUUID()}`, /does not know/],
+    [
+      'that another payment has',
+      async () => (await authorized(client)).authorizationId ?? '',
+      /has it already/,
+    ],
+    ['of a void', () => `void_${randomUUID()}`, /no authorization/],
+  ])('%s is refused, and nothing changes', async (_, reference, why) => {
+    const bankReference = await reference()
+    const { id } = await forgottenAuthorize()
+    expect(await enter(id, bankReference)).toMatchObject({
+      code: 'BANK_REFERENCE_REFUSED',
+      message: expect.stringMatching(why),
+    })
+    expect(await stateOf(id)).toBe('PENDING')
+    const [row] =
+      await database.sql`select count(*)::int as lines from audit_lines where payment_id = ${id.slice(4)}`
+    expect(row?.['lines']).toBe(0)
+  })
+
+  it('of another authorization is refused', async () => {
+    const { id } = await capturedWithoutId()
+    const other = await captured(client)
+    await database.sql`update payments set capture_id = null where id = ${other.id.slice(4)}`
+    expect(await enter(id, other.captureId ?? '')).toMatchObject({
+      code: 'BANK_REFERENCE_REFUSED',
+      message: expect.stringContaining('another authorization or capture'),
+    })
+  })
+
+  it('is neither believed nor refused while the bank does not answer, or answers as if its database failed', async () => {
+    const { id, captureId } = await capturedWithoutId()
+    bank.faults.add('chaos', { endpoint: 'captures', method: 'GET' })
+    expect(await enter(id, captureId)).toMatchObject({ code: 'BANK_UNAVAILABLE', retry: 'WAIT' })
+    bank.faults.add('database-down', { endpoint: 'captures', method: 'GET' })
+    bank.faults.add('unhealthy', { endpoint: 'health' })
+    expect(await enter(id, captureId)).toMatchObject({ code: 'BANK_UNAVAILABLE', retry: 'WAIT' })
+    bank.faults.add('database-down', { endpoint: 'captures', method: 'GET' })
+    expect(await enter(id, captureId)).toMatchObject({ payment: { captureId } })
+  })
+
+  it('for a payment that lacks none is refused', async () => {
+    const { id, captureId } = await captured(client)
+    expect(await enter(id, captureId ?? '')).toMatchObject({ code: 'NOTHING_TO_SETTLE' })
+  })
+})
+
+describe('recovery that is run again', () => {
+  it('settles what the bank can tell by now', async () => {
+    const { id } = await capturedBySomebodyElse()
+    // Who did it has undone it, as it were: the hold is active again.
+    await bank.sql`delete from transactions where type = 'CAPTURE' and amount_cents = 4999 and reference_id = (
+      select id from transactions where type = 'AUTHORIZATION' order by created_at desc limit 1)`
+    await bank.sql`update transactions set status = 'ACTIVE' where id = (
+      select id from transactions where type = 'AUTHORIZATION' order by created_at desc limit 1)`
+    expect(await rerun(id)).toMatchObject({
+      payment: { state: 'CAPTURED', auditLines: [{ action: 'RERUN_RECOVERY' }] },
+    })
+  })
+
+  it('finds the same again where nothing has changed, and guesses nothing', async () => {
+    const { id } = await forgottenAuthorize()
+    expect(await rerun(id)).toMatchObject({
+      payment: { state: 'PENDING', review: { reason: expect.stringContaining('forgotten') } },
+    })
+  })
+
+  it('looks for a hold of a failed authorize before its time', async () => {
+    bank.faults.add('drop-after-store', { endpoint: 'authorizations', probe: false })
+    bank.faults.add('lookup-fault', { endpoint: 'authorizations', probe: true, times: null })
+    const { payment } = await client.authorize()
+    const id = payment?.id ?? ''
+    laterMs = 10_000
+    while ((await stateOf(id)) === 'PENDING') await sweep(gateway)
+    bank.faults.clear()
+    expect(await rerun(id)).toMatchObject({ payment: { state: 'FAILED' } })
+    await sweep(gateway)
+    expect(await stateOf(id)).toBe('VOIDED')
+  })
+
+  it('has nothing to do for a payment that is settled, and leaves alone what is under way', async () => {
+    const payment = await authorized(client)
+    expect(await rerun(payment.id)).toMatchObject({ code: 'NOTHING_TO_SETTLE' })
+    expect(await rerun(`pay_${randomUUID()}`)).toMatchObject({ code: 'PAYMENT_NOT_FOUND' })
+    const gate = bank.faults.hold('before', { endpoint: 'captures' })
+    const capture = client.capture({ paymentId: payment.id })
+    await gate.arrived
+    expect(await rerun(payment.id)).toMatchObject({ code: expect.stringMatching(/IN_FLIGHT|UNKNOWN/) })
+    expect(await close(payment.id, 'NOT_CARRIED_OUT')).toMatchObject({ code: 'OPERATION_IN_FLIGHT' })
+    gate.open()
+    expect(await capture).toMatchObject({ payment: { state: 'CAPTURED' } })
+  })
+})
+
+describe('a case is closed by what the statement shows', () => {
+  it('carried out: the payment moves, without an id', async () => {
+    const { id, captureId } = await capturedBySomebodyElse()
+    expect(await close(id, 'CARRIED_OUT')).toMatchObject({
+      payment: { state: 'CAPTURED', captureId: null, review: null, operationInFlight: null },
+      auditLine: { action: 'CLOSE_REVIEW', entered: [{ name: 'outcome', value: 'CARRIED_OUT' }] },
+    })
+    expect(await enter(id, captureId)).toMatchObject({ payment: { captureId } })
+  })
+
+  it('not carried out: the payment is free again, its key answered', async () => {
+    const { id, orderId } = await forgottenAuthorize()
+    expect(await close(id, 'NOT_CARRIED_OUT')).toMatchObject({ payment: { state: 'FAILED', review: null } })
+    expect(await client.authorize({ orderId })).toMatchObject({ payment: { state: 'AUTHORIZED' } })
+    const { id: second } = await capturedBySomebodyElse()
+    expect(await close(second, 'NOT_CARRIED_OUT')).toMatchObject({
+      payment: { state: 'AUTHORIZED', review: null, operationInFlight: null },
+    })
+  })
+
+  it('an authorize is never taken for carried out without its reference', async () => {
+    const { id } = await forgottenAuthorize()
+    expect(await close(id, 'CARRIED_OUT')).toMatchObject({ code: 'BANK_REFERENCE_MISSING' })
+    expect(await close(id, 'NO_CHANGE')).toMatchObject({ code: 'NOTHING_TO_SETTLE' })
+    expect(await stateOf(id)).toBe('PENDING')
+  })
+
+  it('a void by the reference that nobody can look up', async () => {
+    const payment = await authorized(client)
+    const { void_id: voidReference } = await atTheBank('voids', { authorization_id: payment.authorizationId })
+    expect(await client.void({ paymentId: payment.id })).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+    expect(await close(payment.id, 'CARRIED_OUT', { voidReference })).toMatchObject({
+      payment: { state: 'VOIDED' },
+    })
+    const [row] = await database.sql`select void_id from payments where id = ${payment.id.slice(4)}`
+    expect(row?.['voidId']).toBe(voidReference)
+  })
+
+  it('dealt with: the review ends, the evidence is kept in the line', async () => {
+    const payment = await authorized(client)
+    bank.faults.add('card-or-parent-not-found', { endpoint: 'captures', probe: false, times: 3 })
+    expect(await client.capture({ paymentId: payment.id })).toMatchObject({ code: 'BANK_REFERENCE_MISSING' })
+    expect(await close(payment.id, 'NO_CHANGE')).toMatchObject({
+      payment: { state: 'AUTHORIZED', review: null },
+      auditLine: {
+        closedReview: expect.stringContaining('does not know the id'),
+        closedEvidence: [expect.anything()],
+      },
+    })
+    expect(await close(payment.id, 'NO_CHANGE')).toMatchObject({ code: 'NOTHING_TO_SETTLE' })
+  })
+
+  it('a possible orphan hold that was none is unmarked, and looked for no more', async () => {
+    bank.faults.add('drop-before', { endpoint: 'authorizations', probe: false })
+    const { payment } = await client.authorize()
+    const id = payment?.id ?? ''
+    laterMs = 10_000
+    while ((await stateOf(id)) === 'PENDING') await sweep(gateway)
+    expect(await close(id, 'NOT_CARRIED_OUT')).toMatchObject({ payment: { state: 'FAILED' } })
+    const rows = await database.sql`
+      select p.possible_orphan_hold_since as mark, o.look_again_at as look
+      from payments p join operations o on o.payment_id = p.id where p.id = ${id.slice(4)}`
+    expect(rows).toEqual([{ mark: null, look: null }])
+  })
+
+  it('only with a reason, and the line can never be changed', async () => {
+    const { id } = await forgottenAuthorize()
+    for (const reason of ['', '  ', 'x'.repeat(1_001)]) {
+      expect(await operator('rerunRecovery', { paymentId: id, reason })).toMatchObject({
+        __typename: 'InvalidInput',
+      })
+    }
+    await rerun(id)
+    await expect(database.sql`update audit_lines set reason = 'another'`).rejects.toThrow('append-only')
+  })
+})
+
+it('a hold that no payment can be tied to is only ever released by name', async () => {
+  const nobodys = await holdAtTheBank(77)
+  const { id } = await captured(client)
+  expect(await enter(id, nobodys)).toMatchObject({ code: 'NOTHING_TO_SETTLE' })
+})
