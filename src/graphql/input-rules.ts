@@ -1,7 +1,7 @@
 import cardValidator from 'card-validator'
 import { z } from 'zod'
 import { Card } from '../payment/card.ts'
-import { uuidOfCursor, uuidOfPaymentId } from '../payment/ids.ts'
+import { uuidOfCursor, uuidOfPaymentId, uuidOfReconciliationId } from '../payment/ids.ts'
 
 /**
  * What an input must be, and the reasons that a client is told. They are said in our words, each of them: a reason must
@@ -47,6 +47,11 @@ export const amountCents = z.number().min(1, AMOUNT_REASON).max(AMOUNT_CENTS_MAX
 
 /** Comes out as the UUID. */
 export const paymentIdText = read(uuidOfPaymentId, 'must be a payment\'s id: "pay_" and a UUID in lower case')
+/** Comes out as the UUID. */
+export const reconciliationIdText = read(
+  uuidOfReconciliationId,
+  'must be a reconciliation\'s id: "rec_" and a UUID in lower case',
+)
 /** Comes out as the UUID. */
 export const cursorText = read(
   uuidOfCursor,

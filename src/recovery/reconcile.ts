@@ -15,7 +15,7 @@ import { StatementRefused } from './reconcile/statement-file.ts'
 export type Watching = {
   /** Ends the run after what is under way; it can be taken up again. */
   signal: AbortSignal
-  onProgress(run: Reconciliation, linesLoaded?: number): void
+  onProgress: (run: Reconciliation, linesLoaded?: number) => void
 }
 
 /** Resolves with the finished run. Throws EndsEarly, StatementRefused, or what the database threw. */
@@ -32,7 +32,7 @@ export async function reconcile(
 
   async function inBatches(next: () => Promise<Batch | null>): Promise<void> {
     for (;;) {
-      if (stopped.aborted || gateway.inFlight.draining) throw new EndsEarly(lost.signal.aborted ? 'LEASE_LOST' : 'ASKED')
+      if (stopped.aborted || gateway.inFlight.draining) throw new EndsEarly('ASKED')
       const batch = await next()
       if (batch === null) return
       run = await save(gateway, run, batch)
@@ -57,11 +57,14 @@ export async function reconcile(
       await clear(gateway, run)
     }
     return await finish(gateway, run)
+  } catch (error) {
+    throw lost.signal.aborted ? new EndsEarly('LEASE_LOST') : error
   } finally {
     lease.end()
   }
 }
 
-const NO_FILE = 'The statement was not loaded to its end. Take it up with its file: --resume --statement FILE.'
+const NO_FILE =
+  'The statement was not loaded to its end. Take it up with its file: --resume --statement FILE.'
 const NOT_LOADED =
   'The lines of this statement are not in the database any more: another was loaded since, or the server crashed. Begin anew with --statement FILE.'

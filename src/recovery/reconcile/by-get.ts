@@ -1,12 +1,11 @@
 import { Semaphore } from 'async-mutex'
 import type { BankEndpoint, Looked } from '../../bank/bank.ts'
-import { answered } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
 import { leastUuidAt } from '../../payment/ids.ts'
 import type { Operation } from '../../payment/payment.ts'
 import { known, receiptJson, sideOf } from './discrepancy.ts'
 import type { DiscrepancyKind, Finding, Judgement, Receipt } from './discrepancy.ts'
-import { EndsEarly } from './runs.ts'
+import { EndsEarly, rowsOf } from './runs.ts'
 import type { Batch, Held } from './runs.ts'
 
 /**
@@ -33,7 +32,10 @@ export async function nextByGet(gateway: Gateway, run: Held, signal: AbortSignal
   const matched = kept.filter((one) => one === 'MATCHED').length
   const skipped = kept.filter((one) => one === 'SKIPPED').length
   const knowsNone =
-    isFirst && matched === 0 && findings.length >= SUSPICIOUS && findings.every(({ kind }) => kind === 'NOT_AT_BANK')
+    isFirst &&
+    matched === 0 &&
+    findings.length >= SUSPICIOUS &&
+    findings.every(({ kind }) => kind === 'NOT_AT_BANK')
   return { cursor, matched, skipped, findings, end: knowsNone ? bankWasReset(findings.length) : null }
 }
 
@@ -49,13 +51,22 @@ type Claim = { operationId: string; kind: Lookable; status: Operation['status'];
 type Lookable = 'AUTHORIZE' | 'CAPTURE' | 'REFUND'
 
 /** By operation, and so in the order in which things were asked for, whatever the age of the payment. */
-async function claimsAfter(gateway: Gateway, { cursor, spanFrom, spanTo }: Held, atMost: number): Promise<Claim[]> {
-  return await answered(gateway.sql<Claim[]>`
-    select o.id as operation_id, o.kind, o.status, ${receiptJson(gateway)} as receipt
-    from operations o join payments p on p.id = o.payment_id
-    where o.id > ${cursor ?? leastUuidAt(spanFrom?.getTime() ?? 0)} and o.id < ${leastUuidAt(spanTo?.getTime() ?? 0)}
-      and o.status <> 'REFUSED' and o.kind in ('AUTHORIZE', 'CAPTURE', 'REFUND')
-    order by o.id limit ${atMost}`)
+async function claimsAfter(
+  gateway: Gateway,
+  { cursor, spanFrom, spanTo }: Held,
+  atMost: number,
+): Promise<Claim[]> {
+  const from = cursor ?? leastUuidAt(spanFrom?.getTime() ?? 0)
+  return await rowsOf<Claim>(
+    gateway,
+    'operation_id',
+    gateway.sql`
+      select o.id as operation_id, o.kind, o.status, ${receiptJson(gateway)} as receipt
+      from operations o join payments p on p.id = o.payment_id
+      where o.id > ${from} and o.id < ${leastUuidAt(spanTo?.getTime() ?? 0)}
+        and o.status <> 'REFUSED' and o.kind in ('AUTHORIZE', 'CAPTURE', 'REFUND')
+      order by o.id limit ${atMost}`,
+  )
 }
 
 const LOOKUPS: Record<
@@ -118,53 +129,58 @@ function difference(
   return found.parentId === parentId ? null : 'PARENT_DIFFERS'
 }
 
-type Clear = Looked | { is: 'unclear'; reason: string } | { is: 'notAsked' }
+type Said = Looked | { is: 'unclear'; reason: string }
+type LookedUp = Exclude<BankEndpoint, 'voids'>
 
 /**
- * Every fault of the bank's database is a 404 too: "not found" counts when it is said twice, each time by a bank that is
- * healthy right after. A bank that goes on to say nothing ends the run; nothing is concluded from silence.
+ * Every fault of the bank's database is a 404 too: what the bank says against an id counts when it says it twice in a row
+ * and is healthy each time. A bank that goes on to say nothing ends the run; nothing is concluded from silence.
  */
 async function lookUntilClear(
   gateway: Gateway,
-  endpoint: Exclude<BankEndpoint, 'voids'>,
+  endpoint: LookedUp,
   id: string,
   signal: AbortSignal,
-): Promise<Clear> {
-  const { bank, clock, settings, random } = gateway
-  let notFound = 0
-  let unclear = 0
-  for (let tries = 1; ; tries += 1) {
-    if (!(await hasRoom(gateway, signal))) return { is: 'notAsked' }
-    const { found, httpStatus, healthy } = await bank.admit(async (refusal) => {
-      if (refusal !== null) return { found: SILENCE, httpStatus: null, healthy: false }
-      const { found, calls } = await bank.look(endpoint, id)
-      const isClear = found.is === 'found'
-      return { found, httpStatus: calls[0]?.httpStatus, healthy: isClear || (await bank.healthy()).healthy }
-    })
-    if (found.is === 'found') return found
-    notFound = found.is === 'notFound' && healthy ? notFound + 1 : 0
-    if (found.is === 'notFound' && notFound === TIMES_TO_BELIEVE) return found
-    if (found.is === 'noAnswer' && httpStatus === 200) unclear += 1
-    if (found.is === 'noAnswer' && unclear === TIMES_TO_BELIEVE) return { is: 'unclear', reason: found.reason }
-    if (tries === TRIES_MAX) return SILENCE
+): Promise<Said | { is: 'notAsked' }> {
+  const { clock, settings, random } = gateway
+  let before: Said = SILENCE
+  for (let tries = 1; tries <= TRIES_MAX; tries += 1) {
+    while (!isStopping(gateway, signal) && !hasRoom(gateway)) await clock.sleep(ROOM_POLL_MS)
+    if (isStopping(gateway, signal)) return { is: 'notAsked' }
+    const said = await look(gateway, endpoint, id, signal)
+    if (said.is === 'found' || (said.is !== 'noAnswer' && said.is === before.is)) return said
+    before = said
     const backoffMs = random() * Math.min(settings.backoffCapMs, settings.backoffBaseMs * 2 ** tries)
-    await clock.sleep(Math.max(backoffMs, notFound > 0 ? settings.confirmAfterMs : 0))
+    await clock.sleep(said.is === 'noAnswer' ? backoffMs : Math.max(backoffMs, settings.confirmAfterMs))
   }
+  return SILENCE
+}
+
+/** Once, in a place of its own at the bank. */
+async function look(gateway: Gateway, endpoint: LookedUp, id: string, signal: AbortSignal): Promise<Said> {
+  const { bank } = gateway
+  return await bank.admit(async (refusal) => {
+    if (refusal !== null) return SILENCE
+    const { found, calls } = await bank.look(endpoint, id)
+    const isUnclear = found.is === 'noAnswer' && calls[0]?.httpStatus === 200
+    if (found.is === 'found' || (found.is === 'noAnswer' && !isUnclear)) return found
+    if (isStopping(gateway, signal) || !(await bank.healthy()).healthy) return SILENCE
+    return found.is === 'noAnswer' ? { ...found, is: 'unclear' } : found
+  })
 }
 
 const SILENCE = { is: 'noAnswer', reason: 'the bank does not answer' } as const
-const TIMES_TO_BELIEVE = 2
 /** With the default backoff some twenty seconds. */
 const TRIES_MAX = 20
 
-/** Waits while payments need the places at the bank; false when the run shall stop. */
-async function hasRoom({ bank, inFlight, clock }: Gateway, signal: AbortSignal): Promise<boolean> {
-  for (;;) {
-    if (signal.aborted || inFlight.draining) return false
-    const { inFlight: busy, inFlightMax, queued } = bank.state()
-    if (queued === 0 && busy * 2 < inFlightMax) return true
-    await clock.sleep(ROOM_POLL_MS)
-  }
+/** Payments need less than half of the places. Asked and taken in one turn, or several looks would take the same place. */
+function hasRoom({ bank }: Gateway): boolean {
+  const { inFlight, inFlightMax, queued } = bank.state()
+  return queued === 0 && inFlight * 2 < inFlightMax
+}
+
+function isStopping({ inFlight }: Gateway, signal: AbortSignal): boolean {
+  return signal.aborted || inFlight.draining
 }
 
 const ROOM_POLL_MS = 100

@@ -89,10 +89,12 @@ const ADVICE: Record<DiscrepancyKind, (about: Discrepancy) => string> = {
   ID_DIFFERS: () =>
     'The bank did it under another id than the receipt has, perhaps twice. Ask the bank which one stands before anything more is done with this payment.',
   AMOUNT_DIFFERS: () => 'The amounts differ. Ask the bank, and do not capture or refund before it is clear.',
-  CURRENCY_DIFFERS: () => 'The currencies differ. Ask the bank, and do not capture or refund before it is clear.',
+  CURRENCY_DIFFERS: () =>
+    'The currencies differ. Ask the bank, and do not capture or refund before it is clear.',
   PARENT_DIFFERS: () =>
     'At the bank it belongs to another authorization or capture. Ask the bank, and do not capture or refund before it is clear.',
-  UNCLEAR_ANSWER: () => 'A healthy bank answers about this id in a way that cannot be understood. Ask the bank.',
+  UNCLEAR_ANSWER: () =>
+    'A healthy bank answers about this id in a way that cannot be understood. Ask the bank.',
   DUPLICATE_LINE: () =>
     'The statement has this id more than once; only its first line was compared. Ask the bank for a statement with one line for each transaction.',
 }

@@ -39,9 +39,12 @@ export function judgeLine(seen: Seen, spanTo: Date): Judgement {
     const kind = againstStray(seen, stray, spanTo)
     const { amountCents, releasedAt } = stray
     const ours = known({ strayHoldOfCents: amountCents, releasedAt: releasedAt?.toISOString() ?? null })
-    return typeof kind === 'string' && kind !== 'SKIPPED' ? finding(seen, kind, stray.paymentId, ours) : (kind ?? 'MATCHED')
+    return typeof kind === 'string' && kind !== 'SKIPPED'
+      ? finding(seen, kind, stray.paymentId, ours)
+      : (kind ?? 'MATCHED')
   }
-  if (seen.type !== 'AUTHORIZATION' || seen.status !== 'ACTIVE') return finding(seen, 'NOT_IN_RECEIPTS', null, null)
+  if (seen.type !== 'AUTHORIZATION' || seen.status !== 'ACTIVE')
+    return finding(seen, 'NOT_IN_RECEIPTS', null, null)
   if (candidates.some(({ isRecovering }) => isRecovering)) return 'SKIPPED'
   // A statement has no keys: however well amount and time agree, whose hold it is remains for a person to say.
   const names = candidates.map((candidate) => paymentId(candidate.paymentId)).join(', ')

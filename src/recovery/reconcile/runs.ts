@@ -1,8 +1,8 @@
+import type { PendingQuery, Row as SqlRow } from 'postgres'
 import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
-import { answered, isDuplicate, persist } from '../../db/persist.ts'
+import { answered, DatabaseSilent, isDuplicate, persist } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
-import { momentOf } from '../../payment/ids.ts'
-import type { Discrepancy, Finding } from './discrepancy.ts'
+import type { Finding } from './discrepancy.ts'
 
 /**
  * The runs as rows. One is under way at a time, and whoever has its lease works on it; each statement below says by
@@ -63,53 +63,27 @@ const WORDS: Record<EndsEarly['because'], string> = {
   BANK_RESET: 'The bank was probably reset.',
 }
 
-const LEASE_MS = 60_000
+export const LEASE_MS = 60_000
 /** A third of the lease: two that fail are no harm. */
 const RENEW_MS = 20_000
-const DAY_MS = 86_400_000
-
-export type NewRun = { actor: string } & ({ kind: 'GET'; days: number } | { kind: 'STATEMENT'; source: string })
-
-/** `token` null: it is left to the next gateway process that looks (see schedule.ts); else take it up by that. */
-export async function begin(
-  gateway: Gateway,
-  about: NewRun,
-  token: string | null,
-): Promise<{ begun: Reconciliation } | { underWay: Reconciliation }> {
-  const { sql } = gateway
-  const id = timeOrderedId()
-  const to = new Date()
-  const span = about.kind === 'GET' ? { from: new Date(to.getTime() - about.days * DAY_MS), to } : null
-  const source = about.kind === 'STATEMENT' ? about.source : null
-  for (;;) {
-    await patiently(gateway, () => sql`
-      insert into reconciliations (id, kind, actor, span_from, span_to, source, phase, holder, leased_until)
-      values (${id}, ${about.kind}, ${about.actor}, ${span?.from ?? null}, ${span?.to ?? null}, ${source},
-              ${about.kind === 'GET' ? 'CLAIMS' : 'LOAD'}, ${token},
-              clock_timestamp() + ${token === null ? 0 : LEASE_MS} * interval '1 millisecond')
-      on conflict do nothing`)
-    const run = await underWay(gateway)
-    if (run !== null) return run.id === id ? { begun: run } : { underWay: run }
-    // It was in the way and has ended meanwhile.
-  }
-}
-
-export async function underWay({ sql }: Gateway): Promise<Reconciliation | null> {
-  const [run] = await answered(sql<Reconciliation[]>`
-    select * from reconciliations where stopped_at is null and finished_at is null`)
-  return run ?? null
-}
 
 /** The lease of a run that was stopped, or left by its process; null when it is not to be had. */
-export async function takeUp(gateway: Gateway, runId: string, token: string = randomId()): Promise<Held | null> {
+export async function takeUp(
+  gateway: Gateway,
+  runId: string,
+  token: string = randomId(),
+): Promise<Held | null> {
   try {
-    const [run] = await patiently(gateway, () => gateway.sql<Held[]>`
+    const [run] = await patiently(
+      gateway,
+      () => gateway.sql<Held[]>`
       update reconciliations r set
         holder = ${token}, leased_until = clock_timestamp() + ${LEASE_MS} * interval '1 millisecond',
         stopped_at = null, note = null
       where r.id = ${runId} and r.finished_at is null
         and (r.stopped_at is not null or r.leased_until <= clock_timestamp() or r.holder = ${token})
-      returning r.*`)
+      returning r.*`,
+    )
     return run ?? null
   } catch (error) {
     // Another run is under way.
@@ -142,7 +116,9 @@ export async function save(gateway: Gateway, run: Held, batch: Batch): Promise<H
   const { sql } = gateway
   const { cursor, matched, skipped, findings } = batch
   const found = findings.map((finding) => ({ ...finding, id: timeOrderedId() }))
-  const [saved] = await patiently(gateway, () => sql<Held[]>`
+  const [saved] = await patiently(
+    gateway,
+    () => sql<Held[]>`
     with moved as (
       update reconciliations r set
         cursor = ${cursor}, leased_until = clock_timestamp() + ${LEASE_MS} * interval '1 millisecond',
@@ -161,7 +137,8 @@ export async function save(gateway: Gateway, run: Held, batch: Batch): Promise<H
     union all
     -- The answer to this very statement was lost.
     select r.* from reconciliations r
-    where r.id = ${run.id} and r.holder = ${run.holder} and r.phase = ${run.phase} and r.cursor = ${cursor}`)
+    where r.id = ${run.id} and r.holder = ${run.holder} and r.phase = ${run.phase} and r.cursor = ${cursor}`,
+  )
   if (saved === undefined) throw new EndsEarly('LEASE_LOST')
   return saved
 }
@@ -173,21 +150,27 @@ export async function enter(
   phase: Phase,
   loaded?: { lines: number; from: Date; to: Date },
 ): Promise<Held> {
-  const [entered] = await patiently(gateway, () => gateway.sql<Held[]>`
+  const [entered] = await patiently(
+    gateway,
+    () => gateway.sql<Held[]>`
     update reconciliations r set
       phase = ${phase}, cursor = null, lines = coalesce(${loaded?.lines ?? null}, r.lines),
       span_from = coalesce(${loaded?.from ?? null}, r.span_from), span_to = coalesce(${loaded?.to ?? null}, r.span_to)
-    where r.id = ${run.id} and r.holder = ${run.holder} returning r.*`)
+    where r.id = ${run.id} and r.holder = ${run.holder} returning r.*`,
+  )
   if (entered === undefined) throw new EndsEarly('LEASE_LOST')
   return entered
 }
 
 /** Everything was compared. */
 export async function finish(gateway: Gateway, run: Held): Promise<Reconciliation> {
-  const [finished] = await patiently(gateway, () => gateway.sql<Reconciliation[]>`
+  const [finished] = await patiently(
+    gateway,
+    () => gateway.sql<Reconciliation[]>`
     update reconciliations r set
       finished_at = coalesce(r.finished_at, clock_timestamp()), holder = null, leased_until = null
-    where r.id = ${run.id} and (r.holder = ${run.holder} or r.finished_at is not null) returning r.*`)
+    where r.id = ${run.id} and (r.holder = ${run.holder} or r.finished_at is not null) returning r.*`,
+  )
   if (finished === undefined) throw new EndsEarly('LEASE_LOST')
   return finished
 }
@@ -199,58 +182,51 @@ export async function stop(
   note: string,
   holder: string | null = null,
 ): Promise<Reconciliation | null> {
-  const [stopped] = await patiently(gateway, () => gateway.sql<Reconciliation[]>`
+  const [stopped] = await patiently(
+    gateway,
+    () => gateway.sql<Reconciliation[]>`
     update reconciliations r set stopped_at = clock_timestamp(), note = ${note}, holder = null, leased_until = null
     where r.id = ${runId} and r.stopped_at is null and r.finished_at is null
       and (${holder}::uuid is null or r.holder = ${holder}::uuid)
-    returning r.*`)
+    returning r.*`,
+  )
   return stopped ?? null
 }
 
 /** Still under way, but not here: another process may take it up, `afterMs` from now. */
 export async function leave(gateway: Gateway, run: Held, note: string, afterMs: number): Promise<void> {
-  await patiently(gateway, () => gateway.sql`
+  await patiently(
+    gateway,
+    () => gateway.sql`
     update reconciliations r set
       holder = null, note = ${note}, leased_until = clock_timestamp() + ${afterMs} * interval '1 millisecond'
-    where r.id = ${run.id} and r.holder = ${run.holder}`)
+    where r.id = ${run.id} and r.holder = ${run.holder}`,
+  )
 }
 
-export async function reconciliationById({ sql }: Gateway, id: string): Promise<Reconciliation | null> {
-  const [run] = await answered(sql<Reconciliation[]>`select * from reconciliations where id = ${id}`)
-  return run ?? null
+/**
+ * The rows of `query`, by `key`. It is asked for in a way that always gives a row: the driver can resolve with none when
+ * its connection dies, and a run would then end as if everything had been compared.
+ */
+export async function rowsOf<Row>(
+  gateway: Gateway,
+  key: string,
+  query: PendingQuery<SqlRow[]>,
+): Promise<Row[]> {
+  const { sql } = gateway
+  return await patiently(gateway, async () => {
+    const rows = await sql<(Row & { isRow: boolean | null })[]>`
+      select found.* from (values (true)) as asked
+      left join lateral (select true as is_row, q.* from (${query}) as q) as found on true
+      order by found.${sql(key)}`
+    if (rows.length === 0) throw new DatabaseSilent()
+    return rows.filter(({ isRow }) => isRow === true)
+  })
 }
 
-type Page = { first: number; after: string | null }
-
-/** Newest first; one more than asked for tells that there are more. */
-export async function pageOfReconciliations({ sql }: Gateway, page: Page): Promise<Reconciliation[]> {
-  return await answered(sql<Reconciliation[]>`
-    select * from reconciliations where ${page.after}::uuid is null or id < ${page.after}::uuid
-    order by id desc limit ${page.first + 1}`)
+/** A database that is restarted is back by then. */
+export async function patiently<T>(gateway: Gateway, statement: () => PromiseLike<T>): Promise<T> {
+  return await persist(gateway, gateway.clock.monotonicMs() + PATIENCE_MS, statement)
 }
 
-/** In the order in which they were found; one more than asked for tells that there are more. */
-export async function pageOfDiscrepancies(
-  { sql }: Gateway,
-  runId: string,
-  page: Page,
-): Promise<Discrepancy[]> {
-  return await answered(sql<Discrepancy[]>`
-    select * from discrepancies
-    where reconciliation_id = ${runId} and (${page.after}::uuid is null or id > ${page.after}::uuid)
-    order by id limit ${page.first + 1}`)
-}
-
-/** How far a run has come in its phase, 0 to 1: by lines, or by the time in the operations' ids. */
-export function portionDone({ phase, cursor, lines, spanFrom, spanTo, finishedAt }: Reconciliation): number {
-  if (finishedAt !== null) return 1
-  if (cursor === null) return 0
-  if (phase === 'LINES') return lines === null || lines === 0 ? 0 : Number(cursor) / lines
-  if (spanFrom === null || spanTo === null) return 0
-  const span = spanTo.getTime() - spanFrom.getTime()
-  return Math.min(1, Math.max(0, (momentOf(cursor) - spanFrom.getTime()) / Math.max(1, span)))
-}
-
-async function patiently<T>(gateway: Gateway, statement: () => PromiseLike<T>): Promise<T> {
-  return await persist(gateway, gateway.clock.monotonicMs() + LEASE_MS, statement)
-}
+const PATIENCE_MS = 60_000

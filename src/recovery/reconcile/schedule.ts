@@ -2,7 +2,8 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { answered, isPassing } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
 import { reconcile } from '../reconcile.ts'
-import { begin, EndsEarly, leave, stop, takeUp } from './runs.ts'
+import { begin } from './begin.ts'
+import { EndsEarly, leave, stop, takeUp } from './runs.ts'
 import type { Held } from './runs.ts'
 
 /**
@@ -36,16 +37,23 @@ const LOOK_EVERY_MS = 5_000
 const BANK_PAUSE_MS = 5 * 60_000
 /** Holds last as long. */
 export const DAYS_BY_DEFAULT = 7
+/** Longer than any receipt is old. */
+export const DAYS_MAX = 36_500
 
 /** Works on what is due until it has ended, or until the signal; never rejects. `everyHours` 0: only what was asked for. */
-export async function reconcileWhatIsDue(gateway: Gateway, everyHours: number, signal: AbortSignal): Promise<void> {
+export async function reconcileWhatIsDue(
+  gateway: Gateway,
+  everyHours: number,
+  signal: AbortSignal,
+): Promise<void> {
   try {
     const runId = (await waitingRun(gateway)) ?? (await beginWhenDue(gateway, everyHours))
     const run = runId === null ? null : await takeUp(gateway, runId)
     if (run !== null) await work(gateway, run, signal)
   } catch (error) {
     // Its lease runs out, and whoever looks then goes on.
-    if (isPassing(error)) gateway.log.warn({ err: error }, 'the database does not answer; reconciling again later')
+    if (isPassing(error))
+      gateway.log.warn({ err: error }, 'the database does not answer; reconciling again later')
     else gateway.log.error({ err: error }, 'the reconciliation failed')
   }
 }
@@ -55,7 +63,10 @@ async function work(gateway: Gateway, run: Held, signal: AbortSignal): Promise<v
   const line = { reconciliation: `rec_${run.id}`, actor: run.actor }
   log.info(line, 'reconciling with the bank')
   try {
-    const { checked, matched, skipped, found } = await reconcile(gateway, run, null, { signal, onProgress: () => {} })
+    const { checked, matched, skipped, found } = await reconcile(gateway, run, null, {
+      signal,
+      onProgress: () => {},
+    })
     const counts = { ...line, checked, matched, skipped, found }
     if (found > 0) log.error(counts, 'receipts and bank differ')
     else log.info(counts, 'receipts and bank agree')

@@ -110,7 +110,8 @@ function isId(text: string, prefix: string): boolean {
 /** The parser's own messages repeat what it read. */
 function refusal(error: unknown): unknown {
   const { code, path } = Object(error) as NodeJS.ErrnoException
-  if (error instanceof CsvError) return new StatementRefused(`The statement is no CSV that can be read (${code}).`)
+  if (error instanceof CsvError)
+    return new StatementRefused(`The statement is no CSV that can be read (${code}).`)
   if (path !== undefined) return new StatementRefused(`The statement cannot be read (${code}).`)
   return error
 }

@@ -1,4 +1,4 @@
-import { answered, persist } from '../../db/persist.ts'
+import { answered } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
 import { leastUuidAt } from '../../payment/ids.ts'
 import type { OperationKind } from '../../payment/payment.ts'
@@ -6,7 +6,7 @@ import { known, receiptJson as receipt, sideOf } from './discrepancy.ts'
 import type { Finding, Receipt } from './discrepancy.ts'
 import { judgeLine, MARGIN_MS } from './judge-line.ts'
 import type { Candidate, Seen } from './judge-line.ts'
-import { EndsEarly } from './runs.ts'
+import { EndsEarly, patiently, rowsOf } from './runs.ts'
 import type { Batch, Held } from './runs.ts'
 import { linesOf, StatementRefused } from './statement-file.ts'
 import type { Line } from './statement-file.ts'
@@ -36,13 +36,16 @@ export async function load(
     if (signal.aborted) throw new EndsEarly('ASKED')
     const rows = batch.map((line, at) => ({ ...line, line: lines + at + 1 }))
     // One whose answer was lost is said again.
-    await patiently(gateway, () => sql`
+    await patiently(
+      gateway,
+      () => sql`
       insert into statement_lines (reconciliation_id, line, type, id, reference_id, amount_cents, status, at)
       select r.id, l.line, l.type, l.id, l."referenceId", l."amountCents", l.status, l.at
       from reconciliations r, jsonb_to_recordset(${sql.json(rows as never)}) as l (
         line int, type text, id text, "referenceId" text, "amountCents" bigint, status text, at timestamptz)
       where r.id = ${run.id} and r.holder = ${run.holder}
-      on conflict do nothing`)
+      on conflict do nothing`,
+    )
     lines += rows.length
     for (const { at } of rows) {
       from = Math.min(from, at.getTime())
@@ -53,6 +56,16 @@ export async function load(
   if (lines === 0) throw new StatementRefused('The statement has no line.')
   // The queries below are for a planner that knows the table.
   await patiently(gateway, () => sql`analyze statement_lines`)
+  // The driver can take a statement for answered when its connection dies.
+  const [loaded] = await patiently(
+    gateway,
+    () =>
+      sql<
+        { lines: number }[]
+      >`select count(*) as lines from statement_lines where reconciliation_id = ${run.id}`,
+  )
+  if (loaded?.lines !== lines)
+    throw new Error(`${loaded?.lines} of ${lines} lines of the statement were loaded`)
   return { lines, from: new Date(from), to: new Date(to) }
 }
 
@@ -82,7 +95,9 @@ export async function nextLines(gateway: Gateway, run: Held): Promise<Batch | nu
       type === 'AUTHORIZATION' && status === 'ACTIVE' && receipt === null && stray === null,
   )
   const candidates = await candidatesFor(gateway, unknown)
-  const judgements = seen.map((line) => judgeLine({ ...line, candidates: candidates.get(line.id) ?? [] }, spanTo))
+  const judgements = seen.map((line) =>
+    judgeLine({ ...line, candidates: candidates.get(line.id) ?? [] }, spanTo),
+  )
   return {
     cursor: String(last.line),
     matched: judgements.filter((one) => one === 'MATCHED').length,
@@ -93,7 +108,10 @@ export async function nextLines(gateway: Gateway, run: Held): Promise<Batch | nu
 
 /** Every line goes back to an authorization: a capture or void by its reference, a refund by its capture's. */
 async function linesAfter(gateway: Gateway, run: Held): Promise<Omit<Seen, 'candidates'>[]> {
-  return await answered(gateway.sql<Omit<Seen, 'candidates'>[]>`
+  return await rowsOf<Omit<Seen, 'candidates'>>(
+    gateway,
+    'line',
+    gateway.sql`
     select l.line, l.type, l.id, l.reference_id, l.amount_cents, l.status, l.at,
       exists (select from statement_lines d
               where d.reconciliation_id = l.reconciliation_id and d.id = l.id and d.line < l.line) as is_repeated,
@@ -119,7 +137,8 @@ async function linesAfter(gateway: Gateway, run: Held): Promise<Omit<Seen, 'cand
     left join payments p on p.authorization_id = hold.id
     left join stray_holds s on s.authorization_id = hold.id
     where l.reconciliation_id = ${run.id} and l.line > ${Number(run.cursor ?? 0)}
-    order by l.line limit ${LINES_BATCH}`)
+    order by l.line limit ${LINES_BATCH}`,
+  )
 }
 
 /** By the hold's id: authorizations over its amount that were sent when it was placed, and whose outcome is unknown. */
@@ -155,7 +174,7 @@ type Claim = {
   parentId: string | null
   receipt: Receipt
   isInSpan: boolean
-  isThere: boolean
+  isOnStatement: boolean
   /** Of the line with the claimed id. */
   referenceId: string | null
 }
@@ -174,10 +193,18 @@ export async function nextClaims(gateway: Gateway, run: Held): Promise<Batch | n
   }
 }
 
-function judgeClaim({ kind, claimedId, parentId, receipt, isInSpan, isThere, referenceId }: Claim): Finding | null {
+function judgeClaim({
+  kind,
+  claimedId,
+  parentId,
+  receipt,
+  isInSpan,
+  isOnStatement,
+  referenceId,
+}: Claim): Finding | null {
   const ours = { ...sideOf(receipt), claim: kind }
   const about = { paymentId: receipt.id, bankReference: claimedId, ours }
-  if (!isThere) return isInSpan ? { ...about, kind: 'NOT_AT_BANK', bank: null } : null
+  if (!isOnStatement) return isInSpan ? { ...about, kind: 'NOT_AT_BANK', bank: null } : null
   if (claimedId === null || referenceId === parentId) return null
   return { ...about, kind: 'PARENT_DIFFERS', bank: known({ id: claimedId, referenceId }) }
 }
@@ -187,10 +214,13 @@ const LATEST_MS = 7 * 86_400_000
 
 async function claimsAfter(gateway: Gateway, { id, cursor, spanFrom, spanTo }: Held): Promise<Claim[]> {
   const [from, to] = [spanFrom?.getTime() ?? 0, spanTo?.getTime() ?? 0]
-  return await answered(gateway.sql<Claim[]>`
+  return await rowsOf<Claim>(
+    gateway,
+    'operation_id',
+    gateway.sql`
     select o.id as operation_id, o.kind, claimed.id as claimed_id, claimed.parent_id, ${receipt(gateway)} as receipt,
       coalesce(t.bank_at, t.at) between ${new Date(from + MARGIN_MS)} and ${new Date(to - MARGIN_MS)} as is_in_span,
-      l.line is not null as is_there, l.reference_id
+      l.line is not null as is_on_statement, l.reference_id
     from operations o
     join payments p on p.id = o.payment_id
     join transitions t on t.payment_id = o.payment_id and t.version = o.transition_version
@@ -210,12 +240,6 @@ async function claimsAfter(gateway: Gateway, { id, cursor, spanFrom, spanTo }: H
       limit 1
     ) as l on true
     where o.id > ${cursor ?? leastUuidAt(from - LATEST_MS)} and o.id < ${leastUuidAt(to)} and o.status = 'SUCCEEDED'
-    order by o.id limit ${CLAIMS_BATCH}`)
+    order by o.id limit ${CLAIMS_BATCH}`,
+  )
 }
-
-async function patiently<T>(gateway: Gateway, statement: () => PromiseLike<T>): Promise<T> {
-  return await persist(gateway, gateway.clock.monotonicMs() + PATIENCE_MS, statement)
-}
-
-/** A database that is restarted is back by then. */
-const PATIENCE_MS = 60_000
