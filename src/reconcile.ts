@@ -106,6 +106,10 @@ const BANK_IN_FLIGHT_MAX = 32
 
 async function reconcileHere(gateway: Gateway, options: Options): Promise<number> {
   const actor = `cli:${userInfo().username}`
+  if (options.statement === null && !options.resume && !(await gateway.bank.healthy()).healthy)
+    throw new StartRefused(
+      'The bank does not answer, or says that it is not well. Check BANK_URL. Nothing was compared.',
+    )
   const held = options.resume ? await lastStopped(gateway) : await beginHere(gateway, options, actor)
   const stopping = new AbortController()
   void stopRequested().then(() => stopping.abort())

@@ -2,7 +2,6 @@ import { Semaphore } from 'async-mutex'
 import type { BankEndpoint, Looked } from '../../bank/bank.ts'
 import type { Gateway } from '../../gateway.ts'
 import { leastUuidAt } from '../../payment/ids.ts'
-import type { Operation } from '../../payment/payment.ts'
 import { known, receiptJson, sideOf } from './discrepancy.ts'
 import type { DiscrepancyKind, Finding, Judgement, Receipt } from './discrepancy.ts'
 import { EndsEarly, rowsOf } from './runs.ts'
@@ -47,7 +46,7 @@ const FIRST = 20
 const SUSPICIOUS = 3
 
 /** One id that a receipt has because an operation was carried out. */
-type Claim = { operationId: string; kind: Lookable; status: Operation['status']; receipt: Receipt }
+type Claim = { operationId: string; kind: Lookable; receipt: Receipt }
 type Lookable = 'AUTHORIZE' | 'CAPTURE' | 'REFUND'
 
 /** By operation, and so in the order in which things were asked for, whatever the age of the payment. */
@@ -61,7 +60,7 @@ async function claimsAfter(
     gateway,
     'operation_id',
     gateway.sql`
-      select o.id as operation_id, o.kind, o.status, ${receiptJson(gateway)} as receipt
+      select o.id as operation_id, o.kind, ${receiptJson(gateway)} as receipt
       from operations o join payments p on p.id = o.payment_id
       where o.id > ${from} and o.id < ${leastUuidAt(spanTo?.getTime() ?? 0)}
         and o.status <> 'REFUSED' and o.kind in ('AUTHORIZE', 'CAPTURE', 'REFUND')
@@ -92,12 +91,13 @@ const LOOKUPS: Record<
 
 async function judge(
   gateway: Gateway,
-  { kind, status, receipt }: Claim,
+  { kind, receipt }: Claim,
   signal: AbortSignal,
 ): Promise<Judgement | 'NO_ANSWER' | 'NOT_ASKED'> {
   const { endpoint, idOf, parentOf } = LOOKUPS[kind]
   const id = idOf(receipt)
-  if (status === 'UNRESOLVED' || id === null) return 'SKIPPED'
+  // Not known yet, since recovery is at work on it, or lost by the bank.
+  if (id === null) return 'SKIPPED'
   const looked = await lookUntilClear(gateway, endpoint, id, signal)
   const about = { paymentId: receipt.id, bankReference: id, ours: sideOf(receipt) }
   switch (looked.is) {

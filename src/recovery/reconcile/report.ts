@@ -69,8 +69,16 @@ function inShort({ kind }: Discrepancy, side: Side | null): string {
   const withIds = kind === 'ID_DIFFERS' || kind === 'PARENT_DIFFERS'
   return Object.entries(side ?? {})
     .filter(([name]) => withIds || !/(^i|I)d$/.test(name))
+    .toSorted(([one], [other]) => place(one) - place(other))
     .map(([name, value]) => `${name} ${value}`)
     .join(', ')
+}
+
+/** First what tells most: a row of jsonb has its names in an order of its own. */
+const FIRST = ['type', 'state', 'status', 'claim', 'amountCents', 'currency']
+function place(name: string): number {
+  const index = FIRST.indexOf(name)
+  return index < 0 ? FIRST.length : index
 }
 
 function table(rows: readonly (readonly string[])[]): string {

@@ -36,15 +36,19 @@ export async function load(
     if (signal.aborted) throw new EndsEarly('ASKED')
     const rows = batch.map((line, at) => ({ ...line, line: lines + at + 1 }))
     // One whose answer was lost is said again.
-    await patiently(
+    await atHalfSpeed(
       gateway,
-      () => sql`
+      async () =>
+        await patiently(
+          gateway,
+          () => sql`
       insert into statement_lines (reconciliation_id, line, type, id, reference_id, amount_cents, status, at)
       select r.id, l.line, l.type, l.id, l."referenceId", l."amountCents", l.status, l.at
       from reconciliations r, jsonb_to_recordset(${sql.json(rows as never)}) as l (
         line int, type text, id text, "referenceId" text, "amountCents" bigint, status text, at timestamptz)
       where r.id = ${run.id} and r.holder = ${run.holder}
       on conflict do nothing`,
+        ),
     )
     lines += rows.length
     for (const { at } of rows) {
@@ -69,6 +73,16 @@ export async function load(
   return { lines, from: new Date(from), to: new Date(to) }
 }
 
+/** Rests as long as the work took: the database is there for payments. */
+async function atHalfSpeed<T>({ clock }: Gateway, work: () => Promise<T>): Promise<T> {
+  const beganMs = clock.monotonicMs()
+  const result = await work()
+  await clock.sleep(Math.min(REST_MS_MAX, clock.monotonicMs() - beganMs))
+  return result
+}
+
+const REST_MS_MAX = 1_000
+
 /** Empties the table; only for who holds the run. */
 export async function clear(gateway: Gateway, run: Held): Promise<void> {
   const [cleared] = await patiently(
@@ -87,7 +101,7 @@ export async function isLoaded({ sql }: Gateway, run: Held): Promise<boolean> {
 
 export async function nextLines(gateway: Gateway, run: Held): Promise<Batch | null> {
   const spanTo = run.spanTo ?? new Date(0)
-  const seen = await linesAfter(gateway, run)
+  const seen = await atHalfSpeed(gateway, () => linesAfter(gateway, run))
   const last = seen.at(-1)
   if (last === undefined) return null
   const unknown = seen.filter(
@@ -181,7 +195,7 @@ type Claim = {
 
 /** Only what happened well within the statement's span can be missed in it. */
 export async function nextClaims(gateway: Gateway, run: Held): Promise<Batch | null> {
-  const claims = await claimsAfter(gateway, run)
+  const claims = await atHalfSpeed(gateway, () => claimsAfter(gateway, run))
   const last = claims.at(-1)
   if (last === undefined) return null
   return {
