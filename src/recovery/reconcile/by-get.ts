@@ -15,18 +15,25 @@ import type { Batch, Held } from './runs.ts'
 export async function nextByGet(gateway: Gateway, run: Held, signal: AbortSignal): Promise<Batch | null> {
   const isFirst = run.checked === 0
   const claims = await claimsAfter(gateway, run, isFirst ? FIRST : BATCH)
-  const last = claims.at(-1)
-  if (last === undefined) return null
+  if (claims.length === 0) return null
 
   const places = new Semaphore(AT_ONCE)
+  const silence = new AbortController()
+  const stopped = AbortSignal.any([signal, silence.signal])
   const judgements = await Promise.all(
-    claims.map((claim) => places.runExclusive(() => judge(gateway, claim, signal))),
+    claims.map((claim) =>
+      places.runExclusive(async () => {
+        const judgement = await judge(gateway, claim, stopped)
+        if (judgement === 'NO_ANSWER') silence.abort()
+        return judgement
+      }),
+    ),
   )
   // What comes after the first that was not answered is asked again when the run goes on.
   const end = judgements.findIndex((one) => one === 'NO_ANSWER' || one === 'NOT_ASKED')
   const kept = (end < 0 ? judgements : judgements.slice(0, end)) as Judgement[]
   const cursor = claims[kept.length - 1]?.operationId
-  if (cursor === undefined) throw new EndsEarly(judgements[0] === 'NO_ANSWER' ? 'BANK_SILENT' : 'ASKED')
+  if (cursor === undefined) throw new EndsEarly(silence.signal.aborted ? 'BANK_SILENT' : 'ASKED')
   const findings = kept.filter((one): one is Finding => typeof one === 'object')
   const matched = kept.filter((one) => one === 'MATCHED').length
   const skipped = kept.filter((one) => one === 'SKIPPED').length
