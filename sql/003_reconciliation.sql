@@ -96,6 +96,3 @@ begin
   truncate statement_lines;
   return true;
 end $$;
-
--- An unknown hold on a statement is looked for among the few that may have left one.
-create index payments_with_possible_orphan_hold on payments (id) where possible_orphan_hold_since is not null;

@@ -1,5 +1,5 @@
-import { createServer as createHttpServer } from 'node:http'
 import type { Logger } from 'pino'
+import { openAccess } from './access/access.ts'
 import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import type { Config } from './config.ts'
@@ -7,9 +7,11 @@ import { connect } from './db/connection.ts'
 import { migrate } from './db/migrate.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
-import { apiKeys } from './graphql/access.ts'
-import { createServer, httpListener } from './graphql/server.ts'
+import { httpServer } from './graphql/http.ts'
+import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
+import { watchProcess } from './observe/metrics.ts'
+import { startTracing } from './observe/tracing.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
 import { startReconciler } from './recovery/reconcile/schedule.ts'
@@ -27,6 +29,9 @@ async function main(): Promise<void> {
   try {
     const config = readConfig(process.env)
     const log = await createLogger(config.logLevel, process.stdout.isTTY && !config.production)
+    watchProcess()
+    const tracing = await startTracing(process.env, log)
+    stops.push(() => tracing.stop())
     const stopped = stopRequested()
     const startedMs = performance.now()
     const places = await start(config, log, stops)
@@ -47,6 +52,8 @@ async function main(): Promise<void> {
 }
 
 async function start(config: Config, log: Logger, stops: Stop[]) {
+  const { whoAsks, isOpen, close } = await openAccess(config.access, log)
+  stops.push(async () => close())
   const { databaseUrl, bankUrl } = await startWhatIsMissing(config, stops)
 
   const sql = connect(databaseUrl, {
@@ -82,8 +89,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     settings: config.operation,
     inFlight: createInFlight(),
   }
-  const server = createServer(gateway, { clientOf: apiKeys(config.apiKeys), graphiql: !config.production })
-  const http = createHttpServer(httpListener(server))
+  const { rateLimits, corsOrigins } = config
+  const http = httpServer(createServer(gateway, { whoAsks, rateLimits, corsOrigins }))
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
   const reconciler = startReconciler(gateway, { everyHours: config.reconcileEveryHours })
@@ -106,6 +113,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     databaseUrl,
     isSimulated: config.bankUrl === null,
     isEmbedded: config.databaseUrl === null,
+    isOpen,
   }
 }
 

@@ -4,6 +4,7 @@ import { pageOfReconciliations, reconciliationById } from '../recovery/reconcile
 import { stop } from '../recovery/reconcile/runs.ts'
 import type { Reconciliation } from '../recovery/reconcile/runs.ts'
 import { DAYS_BY_DEFAULT, DAYS_MAX } from '../recovery/reconcile/schedule.ts'
+import { OPERATORS } from './audience.ts'
 import { builder } from './builder.ts'
 import { reconciliationIdText } from './input-rules.ts'
 import { page, PAGE_ARGS } from './pages.ts'
@@ -17,6 +18,7 @@ builder.queryField('reconciliation', (t) =>
   t.field({
     type: ReconciliationType,
     nullable: true,
+    authScopes: OPERATORS,
     description: 'For operators. One reconciliation; null when there is none.',
     args: t.validate(
       { id: t.arg.id({ description: 'Its id: `rec_...`.' }) },
@@ -29,6 +31,7 @@ builder.queryField('reconciliation', (t) =>
 builder.queryField('reconciliations', (t) =>
   t.field({
     type: ReconciliationConnection,
+    authScopes: OPERATORS,
     description: 'For operators. All reconciliations, newest first.',
     args: t.validate(
       { first: t.arg.int(PAGE_ARGS.first), after: t.arg.string(PAGE_ARGS.after) },
@@ -116,6 +119,7 @@ const StartReconciliationInput = builder
 builder.mutationField('startReconciliation', (t) =>
   t.field({
     type: ReconciliationResult,
+    authScopes: OPERATORS,
     description:
       'For operators. Compares the receipts with the bank by asking it for each id that they have. It goes on in the background, survives the process, and leaves payments the precedence. Refused while one is under way. A statement is compared by `npm run reconcile -- --statement FILE`.',
     args: { input: t.arg({ type: StartReconciliationInput, description: 'What to compare.' }) },
@@ -131,18 +135,19 @@ builder.mutationField('startReconciliation', (t) =>
 const StopReconciliationInput = builder
   .inputType('StopReconciliationInput', {
     description: 'A reconciliation to stop.',
-    fields: (t) => ({ id: t.id({ description: 'Its id: `rec_...`.' }) }),
+    fields: (t) => ({ reconciliationId: t.id({ description: 'Its id: `rec_...`.' }) }),
   })
-  .validate(z.object({ id: reconciliationIdText }))
+  .validate(z.object({ reconciliationId: reconciliationIdText }))
 
 builder.mutationField('stopReconciliation', (t) =>
   t.field({
     type: ReconciliationResult,
+    authScopes: OPERATORS,
     description:
       'For operators. Stops a reconciliation after what it is asking the bank just now. It keeps what it has found and can be taken up again.',
     args: { input: t.arg({ type: StopReconciliationInput, description: 'Which one.' }) },
-    resolve: async (_, { input: { id } }, { gateway, client }): Promise<Answer> => {
-      const run = await stop(gateway, id, `Stopped by ${client}.`)
+    resolve: async (_, { input: { reconciliationId } }, { gateway, client }): Promise<Answer> => {
+      const run = await stop(gateway, reconciliationId, `Stopped by ${client}.`)
       return run === null ? { is: 'refused', run: null } : { is: 'stopped', run }
     },
   }),

@@ -8,5 +8,6 @@ import './review.ts'
 import './scalars.ts'
 import './transition.ts'
 import { builder } from './builder.ts'
+import { observed } from './observed-fields.ts'
 
-export const schema = builder.toSchema()
+export const schema = observed(builder.toSchema())

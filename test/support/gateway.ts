@@ -1,8 +1,3 @@
-import { spawn } from 'node:child_process'
-import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
 import { createBank } from '../../src/bank/client.ts'
 import type { BankOptions } from '../../src/bank/client.ts'
@@ -11,9 +6,12 @@ import { connect } from '../../src/db/connection.ts'
 import { systemClock } from '../../src/gateway.ts'
 import type { Gateway, OperationSettings } from '../../src/gateway.ts'
 import { createServer } from '../../src/graphql/server.ts'
+import type { ServerOptions } from '../../src/graphql/server.ts'
 import { createInFlight, drained } from '../../src/operation/lock.ts'
 import { client } from './client.ts'
-import type { Client } from './client.ts'
+import type { Client, Fetch } from './client.ts'
+import { startGatewayProcess } from './gateway-process.ts'
+import type { GatewayProcess } from './gateway-process.ts'
 import { whenFileEnds } from './leaving.ts'
 
 /** Waits a tenth or less of the real ones; everything else as in production. */
@@ -28,7 +26,16 @@ export const QUICK: OperationSettings = {
   confirmAfterMs: 20,
 }
 
-export type TestGateway = { gateway: Gateway; client: Client; logged: string[] }
+/** May everything, so that tests of other things need not think of it. */
+export function serving(client = 'ficmart'): ServerOptions {
+  return {
+    whoAsks: async () => ({ client, role: 'dev', customer: null }),
+    rateLimits: { clientPerSecond: 1_000, customerPerMinute: 1_000 },
+    corsOrigins: [],
+  }
+}
+
+export type TestGateway = { gateway: Gateway; client: Client; logged: string[]; fetch: Fetch }
 
 /** A gateway in this process, with mutexes, connections and a log of its own: two of them are as two processes. */
 export function startTestGateway(options: {
@@ -57,7 +64,7 @@ export function startTestGateway(options: {
     settings,
     inFlight: createInFlight(),
   }
-  const server = createServer(gateway, { clientOf: () => options.clientName ?? 'ficmart', graphiql: true })
+  const server = createServer(gateway, serving(options.clientName))
   whenFileEnds(async () => {
     gateway.inFlight.draining = true
     await drained(gateway.inFlight)
@@ -65,37 +72,12 @@ export function startTestGateway(options: {
     await sql.end({ timeout: 1 })
   })
   const fetch = (url: string, init: RequestInit) => server.fetch(url, init)
-  return { gateway, client: client('http://gateway/graphql', { fetch }), logged }
+  return { gateway, client: client('http://gateway/graphql', { fetch }), logged, fetch }
 }
 
-export type GatewayProcess = {
-  url: string
-  client: Client
-  child: ChildProcess
-  output: () => string
-  exited: Promise<number | null>
-}
-
-/** The gateway as its users run it: a process of its own, listening on a port. */
+/** The gateway as its users run it: a process of its own, listening on a port; killed when the file has ended. */
 export async function spawnGateway(env: Record<string, string>): Promise<GatewayProcess> {
-  const child = spawn(process.execPath, [fileURLToPath(new URL('../../dist/main.js', import.meta.url))], {
-    env: { PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'info', ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let output = ''
-  child.stderr.on('data', (chunk: Buffer) => (output += chunk.toString()))
-  const exited = once(child, 'exit').then(([code]) => code as number | null)
-  whenFileEnds(async () => {
-    child.kill('SIGKILL')
-    await exited
-  })
-  const url = await new Promise<string>((resolve, reject) => {
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      output += `${line}\n`
-      const ready = /"url":"([^"]+)".*"msg":"ready"/.exec(line)
-      if (ready?.[1] !== undefined) resolve(ready[1])
-    })
-    void exited.then((code) => reject(new Error(`the gateway exited with ${code}: ${output}`)))
-  })
-  return { url, client: client(`${url}/graphql`), child, output: () => output, exited }
+  const gateway = await startGatewayProcess(env)
+  whenFileEnds(() => gateway.end('SIGKILL'))
+  return gateway
 }

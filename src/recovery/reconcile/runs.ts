@@ -226,7 +226,7 @@ export async function rowsOf<Row>(
 
 /** A database that is restarted is back by then. */
 export async function patiently<T>(gateway: Gateway, statement: () => PromiseLike<T>): Promise<T> {
-  return await persist(gateway, gateway.clock.monotonicMs() + PATIENCE_MS, statement)
+  return await persist(gateway, { name: 'reconcile' }, gateway.clock.monotonicMs() + PATIENCE_MS, statement)
 }
 
 const PATIENCE_MS = 60_000

@@ -284,7 +284,7 @@ describe('one run at a time', () => {
     const watching = { signal: stopping.signal, onProgress: () => stopping.abort() }
     await expect(reconcile(gateway, held, null, watching)).rejects.toThrow(EndsEarly)
     const { result } = await client.query<{ result: unknown }>(
-      `mutation ($id: ID!) { result: stopReconciliation(input: { id: $id }) { ... on ReconciliationAccepted { reconciliation { status note checked } } } }`,
+      `mutation ($id: ID!) { result: stopReconciliation(input: { reconciliationId: $id }) { ... on ReconciliationAccepted { reconciliation { status note checked } } } }`,
       { id },
     )
     expect(result).toEqual({
