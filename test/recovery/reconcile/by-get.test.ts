@@ -225,6 +225,10 @@ describe('one run at a time', () => {
     const { client } = await scene()
     const { id } = await start(client)
     const refused = await start(client)
+    expect(
+      (await client.query<{ all: { edges: unknown[] } }>(`{ all: reconciliations { edges { cursor } } }`)).all
+        .edges,
+    ).toHaveLength(1)
     expect(refused).toMatchObject({
       __typename: 'ReconciliationRefused',
       message: expect.any(String) as string,
@@ -242,7 +246,7 @@ describe('one run at a time', () => {
   })
 
   it('a process that is gone is followed by another, which goes on where it was; what the first one still says is not heard', async () => {
-    const { client, bank, due, gateway, database } = await scene()
+    const { client, bank, due, gateway, database, another } = await scene()
     for (let n = 0; n < 23; n += 1) await authorized(client)
     await bank.sql`update transactions set amount_cents = 1 where id = (select min(id) from transactions)`
     const { id } = await start(client)
@@ -261,6 +265,7 @@ describe('one run at a time', () => {
     let lateGate: ReturnType<typeof bank.faults.hold> | undefined
     await bank.until(() => lateGate !== undefined)
     await lateGate?.arrived
+    expect(await takeUp(another(), id.slice(4))).toBeNull()
     await database.sql`update reconciliations set leased_until = clock_timestamp()`
     const follows = due()
     lateGate?.open()
@@ -297,6 +302,22 @@ describe('one run at a time', () => {
     await due()
     expect(await reconciliation(client, id)).toMatchObject({ status: 'FINISHED', checked: 23, matched: 23 })
     expect(asked(bank)).toHaveLength(23)
+  })
+
+  it('a process that shuts down in the middle asks nothing more of the bank', async () => {
+    const { client, bank, due, another, gateway } = await scene()
+    for (let n = 0; n < 15; n += 1) await authorized(client)
+    const gate = bank.faults.hold('before', { method: 'GET' })
+    const { id } = await start(client)
+    const run = due()
+    await bank.until(() => asked(bank).length === 8)
+    gateway.inFlight.draining = true
+    gate.open()
+    await run
+    expect(asked(bank)).toHaveLength(8)
+    expect(await reconciliation(client, id)).toMatchObject({ status: 'UNDER_WAY', checked: 8 })
+    await due(another())
+    expect(await reconciliation(client, id)).toMatchObject({ status: 'FINISHED', checked: 15, matched: 15 })
   })
 
   it('a process that shuts down leaves it to the next', async () => {
