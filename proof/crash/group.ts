@@ -10,7 +10,7 @@ import type { PostgresWire } from '../support/postgres-wire.ts'
 import type { Cell } from './cells.ts'
 import { prepare, sendOff } from './course.ts'
 import type { Course } from './course.ts'
-import { evidenceOf, isConverged, standings, violationsOf } from './judge.ts'
+import { evidenceOf, isConverged, isFinal, standings, violationsOf } from './judge.ts'
 import type { Evidence } from './judge.ts'
 
 /** Cells that die together. */
@@ -144,15 +144,14 @@ async function converge(cells: Cell[], sql: Sql): Promise<Map<Cell, number>> {
   return seen
 }
 
-/** As FicMart does: the same request until there is an answer that is none of "not yet", and then once more. */
+/** As FicMart does: the same request until there is an answer that is none of "not yet"; and all of that once more. */
 async function repeat({ cell, ask }: Course, by: Client): Promise<Answered[]> {
   const answers: Answered[] = []
   const untilMs = performance.now() + PATIENCE_MS
-  while (cell.repeats && performance.now() < untilMs) {
+  while (cell.repeats && answers.filter(isFinal).length < 2 && performance.now() < untilMs) {
     const answer = await ask(by)
     answers.push(answer)
-    if (answer.code === undefined || answer.retry !== 'SAME_KEY') return [...answers, await ask(by)]
-    await pause((answer.retryAfterMs ?? 0) / SCALE)
+    if (answer.code !== undefined && !isFinal(answer)) await pause((answer.retryAfterMs ?? 0) / SCALE)
   }
   return answers
 }

@@ -133,13 +133,18 @@ export function violationsOf(cell: Cell, evidence: Evidence): string[] {
   return [...wrong, ...contradictionsOf(cell, evidence)]
 }
 
+/** Not one that says: not yet, repeat this very request. */
+export function isFinal(answer: Answered): boolean {
+  return answer.code === undefined || answer.retry !== 'SAME_KEY'
+}
+
 /** Nothing that FicMart was told may differ from what is. */
 function contradictionsOf(cell: Cell, { first, answers, transitions }: Evidence): string[] {
   const wrong: string[] = []
   if (first !== null) wrong.push('FicMart got an answer to its first request')
   if (!cell.repeats) return wrong
   const expected = expectedOf(cell)
-  const final = answers.filter((answer) => answer.code === undefined || answer.retry !== 'SAME_KEY')
+  const final = answers.filter(isFinal)
   if (final.length !== 2) return [...wrong, `${final.length} final answers to ${answers.length} repeats`]
   for (const [index, answer] of final.entries()) {
     if (answer.code !== undefined) {

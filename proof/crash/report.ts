@@ -21,7 +21,7 @@ export function evidenceText(outcome: Outcome, seed: number): string {
     `VIOLATION in: ${cell.name} (${cell.fate})`,
     ...troubleOf(outcome).map((trouble) => `  - ${trouble}`),
     inspect(evidence, { depth: 5, breakLength: 160, maxArrayLength: 200 }),
-    `  again: npm run crash-matrix -- --seed ${seed} --only '${cell.name}'`,
+    `  again: npm run crash-matrix -- --seed ${seed} --only "${cell.name}"`,
     '',
   ].join('\n')
 }

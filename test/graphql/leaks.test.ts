@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { createServer } from '../../src/graphql/server.ts'
 import { startTestBank } from '../support/bank.ts'
 import { testDatabase } from '../support/database.ts'
-import { startTestGateway } from '../support/gateway.ts'
+import { serving, startTestGateway } from '../support/gateway.ts'
 
 /**
  * A card number and CVV in every wrong place of a request that I could think of. None of it may come back in the answer,
@@ -13,10 +13,12 @@ import { startTestGateway } from '../support/gateway.ts'
 const NUMBER = '4111111111111111'
 const CVV = '7391'
 const SECRETS = [NUMBER, '4111 1111 1111 1111', '411111', CVV]
+/** Ids and times have digits of their own: four of them may be the CVV's by chance. */
+const withoutChance = (text: string) => text.replaceAll(/[0-9a-f]{8}-[0-9a-f-]{27}|"time":\d+/g, '')
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
 const { gateway, logged } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
-const server = createServer(gateway, { clientOf: () => 'ficmart', graphiql: false })
+const server = createServer(gateway, serving())
 
 type Said = { status: number; text: string; errors: { message: string; extensions: { code: string } }[] }
 
@@ -27,6 +29,8 @@ async function send(init: RequestInit, url = 'http://gateway/graphql'): Promise<
   return { status: response.status, text, errors: body.errors ?? [] }
 }
 
+/** Or it would not be read at all (gate.ts). */
+const ASKED = { 'graphql-require-preflight': '1' }
 const post = (body: unknown) =>
   send({
     method: 'POST',
@@ -36,7 +40,7 @@ const post = (body: unknown) =>
 
 /** The secrets that came back or were logged, and the errors that do not say what is wrong. */
 function faultsOf({ text, errors }: Said): unknown[] {
-  const leaked = SECRETS.filter((secret) => text.includes(secret) || logged.join('').includes(secret))
+  const leaked = SECRETS.filter((secret) => withoutChance(text + logged.join('')).includes(secret))
   const mute = errors.filter(
     ({ message, extensions }) => !/\w{3}/.test(message) || !/^[A-Z_]+$/.test(extensions.code),
   )
@@ -303,14 +307,14 @@ describe('in the request', () => {
       `query=${encodeURIComponent(AUTHORIZE)}&variables=${encodeURIComponent(JSON.stringify({ input }))}`,
     ],
   ])('by GET with %s', async (_, search) => {
-    const answer = await send({ method: 'GET' }, `http://gateway/graphql?${search}`)
+    const answer = await send({ method: 'GET', headers: ASKED }, `http://gateway/graphql?${search}`)
     expect(faultsOf(answer)).toEqual([])
   })
 
   it.each(['application/x-www-form-urlencoded', 'application/graphql'])('as %s', async (type) => {
     const answer = await send({
       method: 'POST',
-      headers: { 'content-type': type },
+      headers: { 'content-type': type, ...ASKED },
       body: `query={n${NUMBER}}&variables=${NUMBER}x`,
     })
     expect(faultsOf(answer)).toEqual([])
@@ -360,7 +364,7 @@ it('a fault tells the client nothing, and the log where it was', async () => {
         throw new TypeError(`cannot do it with '${NUMBER}' and ${CVV}`)
       },
     },
-    { clientOf: () => 'ficmart', graphiql: false },
+    serving(),
   )
   const response = await broken.fetch('http://gateway/graphql', {
     method: 'POST',
@@ -383,7 +387,7 @@ it('a fault tells the client nothing, and the log where it was', async () => {
   expect(line).toMatch(
     /"type":"TypeError".*cannot do it with … and ####.*reads\.ts.*"field":"paymentsByOrder"/,
   )
-  for (const secret of SECRETS) expect(logged.join('')).not.toContain(secret)
+  for (const secret of SECRETS) expect(withoutChance(logged.join(''))).not.toContain(secret)
 })
 
 it('what is carried out leaves no trace of the card either', async () => {
