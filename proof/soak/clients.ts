@@ -44,11 +44,13 @@ export async function ask(world: World, request: Request, hangUp?: AbortSignal):
   const url = world.gatewayUrl(request.random)
   if (url === null) return null
   seen.sent += 1
-  let arrived: string | null = null
+  const answers: string[] = []
   const read = async (to: string, init: RequestInit): Promise<Response> => {
     const response = await fetch(to, { ...init, ...(hangUp && { signal: hangUp }) })
     const text = await response.text()
-    arrived = `HTTP ${response.status}, ${text.length} characters of ${response.headers.get('content-type')}`
+    // HTTP's own: a gateway that was suspended has not read the request in time.
+    if (response.status === 408) throw new Error('not read')
+    answers.push(`HTTP ${response.status}, ${text.length} characters`)
     const found = cardDataIn(text)
     if (found !== null) seen.leaks.push({ place: `an answer to ${request.kind}`, found })
     return new Response(text)
@@ -56,8 +58,8 @@ export async function ask(world: World, request: Request, hangUp?: AbortSignal):
   try {
     return await client(`${url}/graphql`, { fetch: read })[request.kind](request.input)
   } catch (error) {
-    if (arrived === null) seen.broken += 1
-    else seen.faulty.push(`${arrived}: ${error instanceof Error ? error.message : String(error)}`)
+    if (answers.length === 0) seen.broken += 1
+    else seen.faulty.push(`${answers.join()}: ${error instanceof Error ? error.message : String(error)}`)
     return null
   }
 }
