@@ -56,6 +56,8 @@ const environment = z.object({
   // Above the bank's own 15 s, so that we never give up on an answer that it still may send.
   BANK_ATTEMPT_TIMEOUT_MS: positive(20_000),
   BANK_QUIET_PERIOD_MS: positive(30_000),
+  BANK_CONFIRM_AFTER_MS: positive(1_000),
+  RECOVER_AFTER_MS: positive(5_000),
   REQUEST_DEADLINE_MS: positive(10_000),
   API_KEYS: z
     .string()
@@ -121,6 +123,10 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
       attemptTimeoutMs: e.BANK_ATTEMPT_TIMEOUT_MS,
       quietPeriodMs: e.BANK_QUIET_PERIOD_MS,
       recoveriesMax: Math.ceil(e.BANK_IN_FLIGHT_MAX / 2),
+      confirmAfterMs: e.BANK_CONFIRM_AFTER_MS,
+      recoverAfterMs: e.RECOVER_AFTER_MS,
+      // The lease starts at the claim: what its send starts late must fit in the quiet period.
+      claimFreshMs: Math.min(OPERATION_DEFAULTS.claimFreshMs, e.BANK_QUIET_PERIOD_MS / 6),
     },
     simulator: {
       port: e.SIMULATOR_PORT,

@@ -1,14 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import { join } from 'node:path'
 import postgres from 'postgres'
 import { inject } from 'vitest'
 import { connect } from '../../src/db/connection.ts'
 import type { Database } from '../../src/db/connection.ts'
-import { startEmbedded } from '../../src/db/embedded.ts'
-import type { EmbeddedServer } from '../../src/db/embedded.ts'
-import { stopServer } from '../../src/db/embedded/postmaster.ts'
 import { whenFileEnds } from './leaving.ts'
-import { removeWithUs, temporaryFolder } from './temporary.ts'
+
+export { privateServer } from './private-server.ts'
 
 export type TestDatabase = { url: string; sql: Database }
 
@@ -28,23 +25,6 @@ export async function testDatabase(kind: 'gateway' | 'bank' = 'gateway'): Promis
     await asAdmin(server, (admin) => admin`drop database if exists ${admin(name)} with (force)`)
   })
   return { url, sql }
-}
-
-/** A server of the test's own, for what kills it. `restart` lets it die at once and brings it back on the same port. */
-export async function privateServer(): Promise<
-  EmbeddedServer & { restart(whileDown?: () => Promise<void>): Promise<void> }
-> {
-  const folder = await temporaryFolder('gateway-private-')
-  const server = await startEmbedded({ folder, durable: false })
-  removeWithUs(server.folder)
-  return {
-    ...server,
-    restart: async (whileDown) => {
-      await stopServer(join(server.folder, 'data'), 'SIGQUIT')
-      await whileDown?.()
-      await startEmbedded({ folder, durable: false })
-    },
-  }
 }
 
 async function asAdmin(server: string, work: (admin: postgres.Sql) => Promise<unknown>): Promise<void> {

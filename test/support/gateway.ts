@@ -1,8 +1,3 @@
-import { spawn } from 'node:child_process'
-import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
 import { createBank } from '../../src/bank/client.ts'
 import type { BankOptions } from '../../src/bank/client.ts'
@@ -14,6 +9,8 @@ import { createServer } from '../../src/graphql/server.ts'
 import { createInFlight, drained } from '../../src/operation/lock.ts'
 import { client } from './client.ts'
 import type { Client } from './client.ts'
+import { startGatewayProcess } from './gateway-process.ts'
+import type { GatewayProcess } from './gateway-process.ts'
 import { whenFileEnds } from './leaving.ts'
 
 /** Waits a tenth or less of the real ones; everything else as in production. */
@@ -68,34 +65,9 @@ export function startTestGateway(options: {
   return { gateway, client: client('http://gateway/graphql', { fetch }), logged }
 }
 
-export type GatewayProcess = {
-  url: string
-  client: Client
-  child: ChildProcess
-  output: () => string
-  exited: Promise<number | null>
-}
-
-/** The gateway as its users run it: a process of its own, listening on a port. */
+/** The gateway as its users run it: a process of its own, listening on a port; killed when the file has ended. */
 export async function spawnGateway(env: Record<string, string>): Promise<GatewayProcess> {
-  const child = spawn(process.execPath, [fileURLToPath(new URL('../../dist/main.js', import.meta.url))], {
-    env: { PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'info', ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let output = ''
-  child.stderr.on('data', (chunk: Buffer) => (output += chunk.toString()))
-  const exited = once(child, 'exit').then(([code]) => code as number | null)
-  whenFileEnds(async () => {
-    child.kill('SIGKILL')
-    await exited
-  })
-  const url = await new Promise<string>((resolve, reject) => {
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      output += `${line}\n`
-      const ready = /"url":"([^"]+)".*"msg":"ready"/.exec(line)
-      if (ready?.[1] !== undefined) resolve(ready[1])
-    })
-    void exited.then((code) => reject(new Error(`the gateway exited with ${code}: ${output}`)))
-  })
-  return { url, client: client(`${url}/graphql`), child, output: () => output, exited }
+  const gateway = await startGatewayProcess(env)
+  whenFileEnds(() => gateway.end('SIGKILL'))
+  return gateway
 }
