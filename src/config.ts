@@ -46,7 +46,12 @@ const environment = z.object({
   NODE_ENV: z.string().default('development'),
   HOST: z.string().default('127.0.0.1'),
   PORT: port(4000),
-  DATABASE_URL: url(['postgres:', 'postgresql:']).nullable().default(null),
+  DATABASE_URL: url(['postgres:', 'postgresql:'])
+    .refine((text) => !URL.canParse(text) || !new URL(text).hostname.includes(','), {
+      error: 'must name one host: put a proxy or a DNS name in front of several',
+    })
+    .nullable()
+    .default(null),
   // A payment holds no connection while the bank thinks: ten carry thousands in flight.
   DATABASE_CONNECTIONS_MAX: positive(10),
   DATABASE_STATEMENT_TIMEOUT_MS: positive(5_000),

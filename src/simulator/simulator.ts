@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import postgres from 'postgres'
 import type { Sql } from 'postgres'
+import { ONE_AT_A_TIME } from '../db/connection.ts'
 import type { Answer } from './answers.ts'
 import { answerCall } from './call.ts'
 import type { Call } from './call.ts'
@@ -69,6 +70,7 @@ export async function startSimulator(options: {
   const { random = Math.random } = options
   const sql = postgres(options.databaseUrl, {
     max: CONNECTIONS_MAX,
+    ...ONE_AT_A_TIME,
     connect_timeout: 5,
     // The driver's own query at each connect rejects where nothing catches it when that connection dies.
     fetch_types: false,
