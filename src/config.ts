@@ -1,4 +1,8 @@
+import { join } from 'node:path'
 import { z } from 'zod'
+import type { AccessSettings } from './access/access.ts'
+import type { CustomerTokenSettings } from './access/customer-token.ts'
+import type { RateLimits } from './access/rate-limit.ts'
 import type { OperationSettings } from './gateway.ts'
 
 /**
@@ -17,8 +21,10 @@ export type Config = {
   bankUrl: string | null
   bankInFlightMax: number
   bankQueueMax: number
-  /** `client:sha256` of each API key; empty: everyone is `dev`. */
-  apiKeys: string[]
+  /** Who is let in, and how: see access/. */
+  access: AccessSettings
+  rateLimits: RateLimits
+  corsOrigins: string[]
   logLevel: string
   dataFolder: string
   sweepEveryMs: number
@@ -35,12 +41,26 @@ export type Config = {
 /** A start that cannot be: said in one line, without a stack trace. */
 export class StartRefused extends Error {}
 
+const DATA_FOLDER = '.data'
 const positive = (fallback: number) => z.coerce.number().int().positive().default(fallback)
 const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback)
 const url = (protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
     error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
   })
+
+const list = z
+  .string()
+  .default('')
+  .transform((text) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter((part) => part !== ''),
+  )
+const origin = z.string().refine((text) => URL.canParse(text) && new URL(text).origin === text, {
+  error: 'must be origins as browsers send them, https://shop.example, separated by commas',
+})
 
 const environment = z.object({
   NODE_ENV: z.string().default('development'),
@@ -64,23 +84,20 @@ const environment = z.object({
   BANK_CONFIRM_AFTER_MS: positive(1_000),
   RECOVER_AFTER_MS: positive(5_000),
   REQUEST_DEADLINE_MS: positive(10_000),
-  API_KEYS: z
-    .string()
-    .default('')
-    .transform((text) =>
-      text
-        .split(',')
-        .map((part) => part.trim())
-        .filter((part) => part !== ''),
-    )
-    .pipe(
-      z.array(
-        z.string().regex(/^[^:\s]+:[0-9a-f]{64}$/, 'must be client:sha256-in-hex, separated by commas'),
-      ),
-    ),
+  API_KEYS: list,
+  API_KEYS_FILE: z.string().optional(),
+  OPEN_TO_NETWORK: z.enum(['true', 'false']).default('false'),
+  CUSTOMER_JWKS_URL: url(['http:', 'https:']).optional(),
+  // RFC 7518: a key as long as the hash, at least.
+  CUSTOMER_JWT_SECRET: z.string().min(32, 'must have 32 characters or more').optional(),
+  CUSTOMER_JWT_ISSUER: z.string().optional(),
+  CUSTOMER_JWT_AUDIENCE: z.string().optional(),
+  CORS_ORIGINS: list.pipe(z.array(origin)),
+  CLIENT_REQUESTS_PER_SECOND_MAX: positive(1_000),
+  CUSTOMER_REQUESTS_PER_MINUTE_MAX: positive(60),
   SWEEP_EVERY_MS: positive(3_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
-  DATA_FOLDER: z.string().default('.data'),
+  DATA_FOLDER: z.string().default(DATA_FOLDER),
   // The bank's own variables, for the simulator.
   SIMULATOR_PORT: port(8788),
   MIN_LATENCY_MS: z.coerce.number().min(0).default(100),
@@ -100,9 +117,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   }
   const e = parsed.data
   const production = e.NODE_ENV === 'production'
-  const missing = (['DATABASE_URL', 'BANK_URL', 'API_KEYS'] as const).filter(
-    (name) => set[name] === undefined,
-  )
+  const missing = (['DATABASE_URL', 'BANK_URL'] as const).filter((name) => set[name] === undefined)
   if (production && missing.length > 0) {
     throw new StartRefused(
       `NODE_ENV is production, so ${missing.join(', ')} must be set (see the settings in README.md). Nothing was started.`,
@@ -118,7 +133,19 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     bankUrl: e.BANK_URL,
     bankInFlightMax: e.BANK_IN_FLIGHT_MAX,
     bankQueueMax: e.BANK_QUEUE_MAX,
-    apiKeys: e.API_KEYS,
+    access: {
+      production,
+      host: e.HOST,
+      apiKeys: e.API_KEYS,
+      apiKeysFile: keysFileOf(set),
+      openToNetwork: e.OPEN_TO_NETWORK === 'true',
+      customerTokens: customerTokensOf(e, production),
+    },
+    rateLimits: {
+      clientPerSecond: e.CLIENT_REQUESTS_PER_SECOND_MAX,
+      customerPerMinute: e.CUSTOMER_REQUESTS_PER_MINUTE_MAX,
+    },
+    corsOrigins: e.CORS_ORIGINS,
     logLevel: e.LOG_LEVEL,
     dataFolder: e.DATA_FOLDER,
     sweepEveryMs: e.SWEEP_EVERY_MS,
@@ -127,11 +154,11 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
       requestDeadlineMs: e.REQUEST_DEADLINE_MS,
       attemptTimeoutMs: e.BANK_ATTEMPT_TIMEOUT_MS,
       quietPeriodMs: e.BANK_QUIET_PERIOD_MS,
-      recoveriesMax: Math.ceil(e.BANK_IN_FLIGHT_MAX / 2),
       confirmAfterMs: e.BANK_CONFIRM_AFTER_MS,
       recoverAfterMs: e.RECOVER_AFTER_MS,
       // The lease starts at the claim: what its send starts late must fit in the quiet period.
       claimFreshMs: Math.min(OPERATION_DEFAULTS.claimFreshMs, e.BANK_QUIET_PERIOD_MS / 6),
+      recoveriesMax: Math.ceil(e.BANK_IN_FLIGHT_MAX / 2),
     },
     simulator: {
       port: e.SIMULATOR_PORT,
@@ -141,6 +168,35 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
       authExpiryHours: e.AUTH_EXPIRY_HOURS,
     },
   }
+}
+
+/** For `npm run keys` too, which needs no other setting. */
+export function keysFileOf(env: Record<string, string | undefined>): string {
+  return env['API_KEYS_FILE'] || join(env['DATA_FOLDER'] || DATA_FOLDER, 'api-keys')
+}
+
+/** All of it or nothing: half a setting would let nobody in, or everybody. */
+function customerTokensOf(e: z.infer<typeof environment>, production: boolean): CustomerTokenSettings | null {
+  const {
+    CUSTOMER_JWKS_URL: jwksUrl,
+    CUSTOMER_JWT_SECRET: secret,
+    CUSTOMER_JWT_ISSUER: issuer,
+    CUSTOMER_JWT_AUDIENCE: audience,
+  } = e
+  if ([jwksUrl, secret, issuer, audience].every((setting) => setting === undefined)) return null
+  const signedBy =
+    jwksUrl === undefined ? secret !== undefined && { secret } : secret === undefined && { jwksUrl }
+  if (!signedBy || issuer === undefined || audience === undefined) {
+    throw new StartRefused(
+      "Customers' tokens need CUSTOMER_JWT_ISSUER, CUSTOMER_JWT_AUDIENCE and one of CUSTOMER_JWKS_URL and CUSTOMER_JWT_SECRET. Nothing was started.",
+    )
+  }
+  if (production && 'jwksUrl' in signedBy && !signedBy.jwksUrl.startsWith('https:')) {
+    throw new StartRefused(
+      'CUSTOMER_JWKS_URL must be https in production: whoever changes these keys on their way is every customer.',
+    )
+  }
+  return { issuer, audience, signedBy }
 }
 
 export const OPERATION_DEFAULTS: OperationSettings = {

@@ -1,6 +1,6 @@
-import { createServer as createHttpServer } from 'node:http'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
+import { openAccess } from './access/access.ts'
 import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import type { Config } from './config.ts'
@@ -9,8 +9,8 @@ import { startEmbedded } from './db/embedded.ts'
 import { migrate } from './db/migrate.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
-import { apiKeys } from './graphql/access.ts'
-import { createServer, httpListener } from './graphql/server.ts'
+import { httpServer } from './graphql/http.ts'
+import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
@@ -48,6 +48,8 @@ async function main(): Promise<void> {
 type Stop = () => Promise<unknown>
 
 async function start(config: Config, log: Logger, stops: Stop[]) {
+  const { whoAsks, isOpen, close } = await openAccess(config.access, log)
+  stops.push(async () => close())
   const { databaseUrl, bankUrl } = await startWhatIsMissing(config, stops)
 
   const sql = connect(databaseUrl, {
@@ -83,8 +85,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     settings: config.operation,
     inFlight: createInFlight(),
   }
-  const server = createServer(gateway, { clientOf: apiKeys(config.apiKeys), graphiql: !config.production })
-  const http = createHttpServer(httpListener(server))
+  const { rateLimits, corsOrigins } = config
+  const http = httpServer(createServer(gateway, { whoAsks, rateLimits, corsOrigins }))
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
   stops.push(async () => {
@@ -106,6 +108,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     databaseUrl,
     isSimulated: config.bankUrl === null,
     isEmbedded: config.databaseUrl === null,
+    isOpen,
   }
 }
 

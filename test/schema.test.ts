@@ -10,7 +10,13 @@ import {
   isSpecifiedScalarType,
 } from 'graphql'
 import { expect, it } from 'vitest'
-import { changesToHeed, SCHEMA_FILE, schemaText } from '../src/graphql/schema-text.ts'
+import {
+  changesToHeed,
+  SCHEMA_FILE,
+  SCHEMA_TYPES_FILE,
+  schemaText,
+  schemaTypes,
+} from '../src/graphql/schema-text.ts'
 import { schema } from '../src/graphql/schema.ts'
 
 it('schema.graphql is what the code says', async () => {
@@ -19,6 +25,10 @@ it('schema.graphql is what the code says', async () => {
   if (committed === current) return
   const changes = await changesToHeed(committed, current)
   expect.fail(['schema.graphql is stale: run `npm run schema`. Changes to heed:', ...changes].join('\n'))
+})
+
+it("the clients' types are those of the schema", async () => {
+  expect(await readFile(SCHEMA_TYPES_FILE, 'utf8')).toBe(schemaTypes())
 })
 
 it('what breaks clients, or may surprise them, is told by name', async () => {

@@ -867,9 +867,16 @@ describe('the control API', () => {
     await probe('authorizations', 'k2')
     const { text } = await control('GET', 'received')
     const path = '/api/v1/authorizations'
+    const over = {
+      over: true,
+      arrivedMs: expect.any(Number),
+      endedMs: expect.any(Number),
+      fault: null,
+      keyLost: null,
+    }
     expect(JSON.parse(text)).toEqual([
-      { method: 'POST', path, key: 'k', probe: false, status: 200, over: true },
-      { method: 'POST', path, key: 'k2', probe: true, status: 400, over: true },
+      { method: 'POST', path, key: 'k', probe: false, status: 200, committed: 'yes', ...over },
+      { method: 'POST', path, key: 'k2', probe: true, status: 400, committed: 'no', ...over },
     ])
   })
 

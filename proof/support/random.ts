@@ -19,10 +19,3 @@ export function shuffled<T>(random: () => number, items: readonly T[]): T[] {
     .toSorted((one, other) => one.at - other.at)
     .map(({ item }) => item)
 }
-
-/** Of `--seed`; a new one when none was given. */
-export function readSeed(text: string | undefined): number {
-  const seed = text === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(text)
-  if (!Number.isSafeInteger(seed) || seed < 0) throw new Error('--seed must be a whole number')
-  return seed
-}

@@ -1,12 +1,18 @@
 import SchemaBuilder from '@pothos/core'
+import ComplexityPlugin from '@pothos/plugin-complexity'
 import RelayPlugin from '@pothos/plugin-relay'
+import ScopeAuthPlugin from '@pothos/plugin-scope-auth'
 import ValidationPlugin from '@pothos/plugin-validation'
+import { AUDIENCE_PLUGIN, EVERYONE, LIST_LENGTH, scopesOf } from './audience.ts'
+import type { Scopes } from './audience.ts'
 import type { Context } from './context.ts'
+import { ApiError } from './errors.ts'
 import { INVALID_INPUT_PLUGIN } from './invalid-input.ts'
 
 /** Everything is non-null and required unless it says otherwise. */
 export const builder = new SchemaBuilder<{
   Context: Context
+  AuthScopes: Scopes
   DefaultFieldNullability: false
   DefaultInputFieldRequiredness: true
   Scalars: {
@@ -15,11 +21,25 @@ export const builder = new SchemaBuilder<{
     ID: { Input: string; Output: string }
   }
 }>({
-  plugins: [INVALID_INPUT_PLUGIN, ValidationPlugin, RelayPlugin],
+  // Configured from the last to the first: the audience plugin fills in what those before it read.
+  plugins: [
+    INVALID_INPUT_PLUGIN,
+    ScopeAuthPlugin,
+    ComplexityPlugin,
+    ValidationPlugin,
+    RelayPlugin,
+    AUDIENCE_PLUGIN,
+  ],
   defaultFieldNullability: false,
   defaultInputFieldRequiredness: true,
+  scopeAuth: {
+    authScopes: scopesOf,
+    unauthorizedError: (_, __, { parentType, fieldName }) =>
+      new ApiError('FORBIDDEN', `You may not ask for ${parentType.name}.${fieldName}.`),
+  },
+  complexity: { defaultComplexity: 1, defaultListMultiplier: LIST_LENGTH },
   relay: {
-    pageInfoTypeOptions: { description: 'Where a page lies in its list.' },
+    pageInfoTypeOptions: { description: 'Where a page lies in its list.', authScopes: EVERYONE },
     hasNextPageFieldOptions: {
       description: 'There is more after this page: ask again with `after: endCursor`.',
     },

@@ -1,8 +1,5 @@
+import type { Who } from '../access/who.ts'
 import type { Gateway } from '../gateway.ts'
 
-/** What every resolver is given. */
-export type Context = {
-  gateway: Gateway
-  /** Who asks: the scope of idempotency keys, and the actor in the history. */
-  client: string
-}
+/** What every resolver is given: the gateway, and who asks. */
+export type Context = { gateway: Gateway } & Who

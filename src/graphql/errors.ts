@@ -7,20 +7,21 @@ import type { ASTNode } from 'graphql'
  */
 export class ApiError extends GraphQLError {
   constructor(code: ApiErrorCode, message: string, more: ApiErrorDetails = {}) {
-    const { nodes, fields, httpHeaders } = more
+    const { nodes, fields, retryAfterMs, httpHeaders } = more
     const { status, spec } = HTTP_STATUS[code]
     super(message, {
       ...(nodes && { nodes }),
       extensions: {
         code,
         ...(fields && { fields }),
+        ...(retryAfterMs !== undefined && { retryAfterMs }),
         http: { status, spec, ...(httpHeaders && { headers: httpHeaders }) },
       },
     })
   }
 }
 
-export type ApiErrorCode = 'BAD_REQUEST' | 'BAD_USER_INPUT' | 'INVALID_INPUT' | 'UNAUTHENTICATED'
+export type ApiErrorCode = keyof typeof HTTP_STATUS
 
 export type FieldProblem = { path: string; reason: string }
 
@@ -28,13 +29,20 @@ type ApiErrorDetails = {
   nodes?: ASTNode
   /** INVALID_INPUT: where and why. */
   fields?: FieldProblem[]
+  /** RATE_LIMITED, UNAVAILABLE: when it may be sent again. */
+  retryAfterMs?: number
   httpHeaders?: Record<string, string>
 }
 
 /** `spec`: 200 for clients that accept `application/json` only, as GraphQL over HTTP wants it. */
-const HTTP_STATUS: Record<ApiErrorCode, { status: number; spec: boolean }> = {
+const HTTP_STATUS = {
   BAD_REQUEST: { status: 400, spec: false },
   BAD_USER_INPUT: { status: 400, spec: true },
   INVALID_INPUT: { status: 200, spec: true },
+  LIMIT_EXCEEDED: { status: 400, spec: true },
   UNAUTHENTICATED: { status: 401, spec: false },
-}
+  FORBIDDEN: { status: 403, spec: true },
+  CSRF_PREVENTED: { status: 403, spec: false },
+  RATE_LIMITED: { status: 429, spec: false },
+  UNAVAILABLE: { status: 503, spec: false },
+} as const

@@ -1,20 +1,21 @@
 import { randomUUID } from 'node:crypto'
 import type { GraphiQLOptions } from 'graphql-yoga'
+import type { Role } from '../access/who.ts'
+import { PREFLIGHTED } from './gate.ts'
 
 /**
  * GraphiQL with a few requests ready to run. Its inputs are written into the documents: variables and headers of a first
  * default tab are neither shown nor sent (graphql/graphiql#3392). Nothing here may hold `</script>`: it is put into the
  * page unescaped. The keys are new with each page, so that nobody's first payment is somebody else's replay.
  */
-export function graphiqlOptions(): GraphiQLOptions {
+export function graphiqlOptions(role: Role = 'dev'): GraphiQLOptions {
   const fresh = randomUUID().slice(0, 8)
+  const payments = role === 'dev' ? [authorize(fresh), capture(fresh)] : []
   return {
     title: 'FicMart payment gateway',
-    defaultTabs: [authorize(fresh), capture(fresh), order(fresh), CUSTOMER, REVIEW, shipment(fresh)].map(
-      (query) => ({
-        query,
-      }),
-    ),
+    // It asks for what is live by GET.
+    additionalHeaders: { [PREFLIGHTED]: '1' },
+    defaultTabs: [...payments, order(fresh), CUSTOMER, REVIEW, shipment(fresh)].map((query) => ({ query })),
   }
 }
 

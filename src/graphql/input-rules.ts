@@ -53,7 +53,7 @@ export const cursorText = read(
   'must be a cursor that this API gave: endCursor, or the cursor of an edge',
 )
 
-const PAGE_MAX = 100
+export const PAGE_MAX = 100
 export const PAGE_DEFAULT = 20
 const PAGE_REASON = `must be 1 to ${PAGE_MAX}`
 export const pageSize = z.number().min(1, PAGE_REASON).max(PAGE_MAX, PAGE_REASON)

@@ -20,6 +20,12 @@ export function invalidInput(fields: FieldProblem[]) {
   return { is: 'problem' as const, problem: problem('INVALID_INPUT'), replayed: false, fields }
 }
 
+export function topLevelInvalidInput(error: InputValidationError): ApiError {
+  const fields = error.issues.map(fieldProblem)
+  const said = fields.map(({ path, reason }) => `${path}: ${reason}`).join('; ')
+  return new ApiError('INVALID_INPUT', `The input is not valid. ${said}.`, { fields })
+}
+
 class InvalidInputPlugin<Types extends SchemaTypes> extends BasePlugin<Types> {
   override wrapArgMappers(
     resolver: GraphQLFieldResolver<unknown, Types['Context'], object> | undefined,
@@ -29,10 +35,8 @@ class InvalidInputPlugin<Types extends SchemaTypes> extends BasePlugin<Types> {
     const isMutation = field.parentType === 'Mutation'
     const answer = (error: unknown) => {
       if (!(error instanceof InputValidationError)) throw error
-      const fields = error.issues.map(fieldProblem)
-      if (isMutation) return invalidInput(fields)
-      const said = fields.map(({ path, reason }) => `${path}: ${reason}`).join('; ')
-      throw new ApiError('INVALID_INPUT', `The input is not valid. ${said}.`, { fields })
+      if (isMutation) return invalidInput(error.issues.map(fieldProblem))
+      throw topLevelInvalidInput(error)
     }
     const validated: typeof resolver = (...args) => {
       try {

@@ -1,9 +1,11 @@
+import { EVERYONE } from './audience.ts'
 import { builder } from './builder.ts'
 
 export const MoneyType = builder.objectRef<{ cents: number; currency: string }>('Money')
 
 MoneyType.implement({
   description: 'An amount of money.',
+  authScopes: EVERYONE,
   fields: (t) => ({
     cents: t.expose('cents', { type: 'Cents', description: 'In cents: the only form to calculate with.' }),
     currency: t.exposeString('currency', { description: 'ISO 4217; always `USD`.' }),

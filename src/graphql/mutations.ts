@@ -1,8 +1,11 @@
 import type { Request } from '../operation/result.ts'
 import { perform } from '../operation/run.ts'
+import { CHECKOUT, SERVICE } from './audience.ts'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
+import { notInToken } from './customer.ts'
 import { AuthorizePaymentInput, CapturePaymentInput, RefundPaymentInput, VoidPaymentInput } from './inputs.ts'
+import { invalidInput } from './invalid-input.ts'
 import {
   AuthorizePaymentResult,
   CapturePaymentResult,
@@ -18,10 +21,14 @@ builder.mutationType({
 builder.mutationField('authorizePayment', (t) =>
   t.field({
     type: AuthorizePaymentResult,
+    authScopes: CHECKOUT,
     description:
-      'Holds an amount on a card for an order. Charge it by `capturePayment`, or let it go by `voidPayment`.',
+      'Holds an amount on a card for an order. Charge it by `capturePayment`, or let it go by `voidPayment`. A customer may for the order, the amount and the customer of their token.',
     args: { input: t.arg({ type: AuthorizePaymentInput, description: 'What to hold, and on which card.' }) },
-    resolve: async (_, { input: { idempotencyKey, card, ...about } }, { gateway, client }) => {
+    resolve: async (_, { input: { idempotencyKey, card, ...about } }, context) => {
+      const { gateway, client } = context
+      const problems = notInToken(context, about)
+      if (problems.length > 0) return invalidInput(problems)
       const input = {
         ...about,
         cardBrand: card.brand,
@@ -37,6 +44,7 @@ builder.mutationField('authorizePayment', (t) =>
 builder.mutationField('capturePayment', (t) =>
   t.field({
     type: CapturePaymentResult,
+    authScopes: SERVICE,
     description: 'Charges the whole of an authorized payment: when the goods leave.',
     args: { input: t.arg({ type: CapturePaymentInput, description: 'What to capture.' }) },
     resolve: (_, { input }, context) => followUp('CAPTURE', input, context),
@@ -46,6 +54,7 @@ builder.mutationField('capturePayment', (t) =>
 builder.mutationField('voidPayment', (t) =>
   t.field({
     type: VoidPaymentResult,
+    authScopes: SERVICE,
     description:
       'Releases the hold of an authorized payment: when the order is cancelled before it was charged.',
     args: { input: t.arg({ type: VoidPaymentInput, description: 'What to void.' }) },
@@ -56,6 +65,7 @@ builder.mutationField('voidPayment', (t) =>
 builder.mutationField('refundPayment', (t) =>
   t.field({
     type: RefundPaymentResult,
+    authScopes: SERVICE,
     description: 'Gives the whole of a captured payment back.',
     args: { input: t.arg({ type: RefundPaymentInput, description: 'What to refund.' }) },
     resolve: (_, { input }, context) => followUp('REFUND', input, context),

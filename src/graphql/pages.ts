@@ -2,7 +2,8 @@ import { z } from 'zod'
 import { PAYMENT_STATES } from '../payment/payment.ts'
 import { cursorOf } from '../payment/ids.ts'
 import { pageOfPayments } from '../payment/page.ts'
-import type { PaymentFilter } from '../payment/page.ts'
+import type { PaymentFilter, PaymentPage } from '../payment/page.ts'
+import { EVERYONE } from './audience.ts'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
 import { PaymentStateEnum } from './enums.ts'
@@ -17,19 +18,23 @@ export const PaymentConnection = builder.connectionObject(
     name: 'PaymentConnection',
     description: 'A page of payments, newest first.',
     edgesNullable: { list: false, items: false },
+    authScopes: EVERYONE,
   },
   {
     description: 'A payment and its place in the list.',
     nodeField: { description: 'The payment.' },
+    authScopes: EVERYONE,
   },
 )
 
 export async function connectionOf(
-  { gateway }: Context,
+  { gateway, customer }: Context,
   filter: PaymentFilter,
   { first, after = null }: { first: number; after?: string | null | undefined },
 ) {
-  const { payments, hasMore, end } = await pageOfPayments(gateway, filter, { first, after })
+  const isOfOthers = customer !== null && customer.id !== filter.customerId
+  const page = isOfOthers ? NO_PAYMENTS : await pageOfPayments(gateway, filter, { first, after })
+  const { payments, hasMore, end } = page
   const edges = payments.map((payment) => ({ node: payment, cursor: cursorOf(payment.id) }))
   return {
     edges,
@@ -41,6 +46,9 @@ export async function connectionOf(
     },
   }
 }
+
+/** What a customer is told of somebody else: as of one who never paid. */
+const NO_PAYMENTS: PaymentPage = { payments: [], hasMore: false, end: null }
 
 export const PAGE_ARGS = {
   first: { defaultValue: PAGE_DEFAULT, required: false, description: 'How many at most, 1 to 100.' },

@@ -2,8 +2,10 @@ import { allowedOperations } from '../payment/allowed.ts'
 import type { AllowedOperation } from '../payment/allowed.ts'
 import { paymentId } from '../payment/ids.ts'
 import type { Payment, PaymentState, Transition } from '../payment/payment.ts'
+import { EVERYONE } from './audience.ts'
 import { builder } from './builder.ts'
 import type { Context } from './context.ts'
+import { isVisible } from './customer.ts'
 import { PaymentOperationEnum, PaymentStateEnum, ProblemCodeEnum } from './enums.ts'
 import { loaders } from './loaders.ts'
 import { MoneyType } from './money.ts'
@@ -12,25 +14,38 @@ import { ReviewType } from './review-types.ts'
 
 PaymentType.implement({
   description: 'The receipt of one payment for an order, from the authorization on.',
+  // Once for each payment that goes into an answer, by whatever road: none of somebody else's reaches a customer.
+  authScopes: (payment, context) => isVisible(context, payment),
+  runScopesOnType: true,
   fields: (t) => ({
     id: t.id({
+      authScopes: EVERYONE,
       description: '`pay_` and a UUID that sorts by time.',
       resolve: ({ id }) => paymentId(id),
     }),
-    orderId: t.exposeString('orderId', { description: "FicMart's order." }),
-    customerId: t.exposeString('customerId', { description: "FicMart's customer." }),
+    orderId: t.exposeString('orderId', { authScopes: EVERYONE, description: "FicMart's order." }),
+    customerId: t.exposeString('customerId', { authScopes: EVERYONE, description: "FicMart's customer." }),
     amount: t.field({
       type: MoneyType,
+      authScopes: EVERYONE,
       description: 'What is held, charged or given back; always the whole of it.',
       resolve: ({ amountCents, currency }) => ({ cents: amountCents, currency }),
     }),
     card: t.field({
       type: CardType,
+      authScopes: EVERYONE,
       description: 'What is kept of the card. Its number and CVV never are.',
       resolve: (payment) => payment,
     }),
-    state: t.expose('state', { type: PaymentStateEnum, description: 'Where it is in its life.' }),
-    version: t.exposeInt('version', { description: 'Grows by one with each transition.' }),
+    state: t.expose('state', {
+      type: PaymentStateEnum,
+      authScopes: EVERYONE,
+      description: 'Where it is in its life.',
+    }),
+    version: t.exposeInt('version', {
+      authScopes: EVERYONE,
+      description: 'Grows by one with each transition.',
+    }),
     transitions: t.field({
       type: [TransitionType],
       description: 'Its whole history, oldest first.',
@@ -59,7 +74,11 @@ PaymentType.implement({
       resolve: ({ id }, _, context) => loaders(context).operations.load(id),
     }),
 
-    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was first asked for.' }),
+    createdAt: t.expose('createdAt', {
+      type: 'DateTime',
+      authScopes: EVERYONE,
+      description: 'When it was first asked for.',
+    }),
     authorizedAt: t.field(momentOf('AUTHORIZED', 'When the authorization was recorded.')),
     capturedAt: t.field(momentOf('CAPTURED', 'When the capture was recorded.')),
     refundedAt: t.field(momentOf('REFUNDED', 'When the refund was recorded.')),
@@ -70,6 +89,7 @@ PaymentType.implement({
 
     authorizationExpiresAt: t.expose('authorizationExpiresAt', {
       type: 'DateTime',
+      authScopes: EVERYONE,
       nullable: true,
       description: 'Until then the hold can be captured, by the bank; null when there never was one.',
     }),
@@ -122,6 +142,7 @@ function momentOf(state: PaymentState, description: string) {
   return {
     type: 'DateTime' as const,
     nullable: true as const,
+    authScopes: EVERYONE,
     description: `${description} Null when it never was.`,
     resolve: async (payment: Payment, args: object, context: Context): Promise<Date | null> => {
       const transitions = await history(payment, args, context)
@@ -134,9 +155,13 @@ const CardType = builder.objectRef<Payment>('Card').implement({
   description: 'What is kept of a card: enough to recognise it, not to use it.',
   fields: (t) => ({
     brand: t.exposeString('cardBrand', {
+      authScopes: EVERYONE,
       description: 'By its number: `visa`, `mastercard`, `american-express` and so on, or `unknown`.',
     }),
-    last4: t.exposeString('cardLast4', { description: 'The last four digits of its number.' }),
+    last4: t.exposeString('cardLast4', {
+      authScopes: EVERYONE,
+      description: 'The last four digits of its number.',
+    }),
     expiryMonth: t.exposeInt('cardExpiryMonth', { description: '1..12' }),
     expiryYear: t.exposeInt('cardExpiryYear', { description: 'Four digits.' }),
   }),

@@ -1,7 +1,9 @@
 import type { Problem } from '../operation/problems.ts'
 import { operationsAllowedIn } from '../payment/payment.ts'
 import type { Payment, PaymentState, ProblemCode } from '../payment/payment.ts'
+import { EVERYONE } from './audience.ts'
 import { builder } from './builder.ts'
+import { visible } from './customer.ts'
 import { PaymentOperationEnum, PaymentStateEnum, ProblemCodeEnum, RetryEnum } from './enums.ts'
 import type { FieldProblem } from './errors.ts'
 import { MoneyType } from './money.ts'
@@ -20,20 +22,24 @@ const PaymentProblem = builder.interfaceRef<ProblemAnswer>('PaymentProblem').imp
   fields: (t) => ({
     code: t.field({
       type: ProblemCodeEnum,
+      authScopes: EVERYONE,
       description: 'What happened, for programs.',
       resolve: ({ problem }) => problem.code,
     }),
     message: t.string({
+      authScopes: EVERYONE,
       description: 'What happened and what to do, for people. Its wording may change.',
       resolve: ({ problem }) => problem.message,
     }),
     retry: t.field({
       type: RetryEnum,
+      authScopes: EVERYONE,
       description: 'What to do next.',
       resolve: ({ problem }) => problem.retry,
     }),
     retryAfterMs: t.int({
       nullable: true,
+      authScopes: EVERYONE,
       description:
         'When it makes sense to try again, in milliseconds from now; null when that is yours to say.',
       resolve: ({ problem }) => problem.retryAfterMs,
@@ -41,10 +47,13 @@ const PaymentProblem = builder.interfaceRef<ProblemAnswer>('PaymentProblem').imp
     payment: t.field({
       type: PaymentType,
       nullable: true,
-      description: 'The payment that it concerns, as it stands now.',
-      resolve: ({ problem }) => problem.payment,
+      authScopes: EVERYONE,
+      description:
+        "The payment that it concerns, as it stands now; null when there is none, or it is none of a customer's own.",
+      resolve: ({ problem }, _, context) => visible(context, problem.payment),
     }),
     replayed: t.exposeBoolean('replayed', {
+      authScopes: EVERYONE,
       description: 'This very request was answered before, and this is that answer.',
     }),
   }),
@@ -55,6 +64,7 @@ const IdempotencyKeyReused = problemType('IdempotencyKeyReused').implement({
   description: 'The idempotency key was used before for another request. Nothing was done.',
   fields: (t) => ({
     field: t.string({
+      authScopes: EVERYONE,
       description: "The input field that differs from the first request's, for instance `amountCents`.",
       resolve: ({ problem }) => problem.detail.field ?? 'input',
     }),
@@ -159,6 +169,7 @@ const NothingToSettle = problemType('NothingToSettle').implement({
 
 const FieldProblemType = builder.objectRef<FieldProblem>('FieldProblem').implement({
   description: 'One field of an input that is not valid.',
+  authScopes: EVERYONE,
   fields: (t) => ({
     path: t.exposeString('path', { description: 'Where, for instance `input.card.number`.' }),
     reason: t.exposeString('reason', { description: 'Why, for people. It never repeats the value.' }),
@@ -171,6 +182,7 @@ const InvalidInput = problemType('InvalidInput').implement({
   fields: (t) => ({
     fields: t.field({
       type: [FieldProblemType],
+      authScopes: EVERYONE,
       description: 'Every field that is not valid.',
       resolve: ({ fields }) => fields ?? [],
     }),

@@ -8,7 +8,10 @@ import {
   paymentsOfOrder,
 } from '../payment/reads.ts'
 import { shipmentCheck } from '../payment/shipment.ts'
+import { EVERYONE, STAFF } from './audience.ts'
 import { builder } from './builder.ts'
+import { isVisible, visible } from './customer.ts'
+import { ApiError } from './errors.ts'
 import { AMOUNT_RANGE, amountCents, paymentIdText, VISIBLE_TEXT, visibleText } from './input-rules.ts'
 import { OperationType, PaymentType } from './nouns.ts'
 import {
@@ -46,6 +49,7 @@ builder.queryField('payment', (t) =>
   t.field({
     type: PaymentType,
     nullable: true,
+    authScopes: EVERYONE,
     description: 'One payment; null when there is none.',
     args: t.validate(
       { by: t.arg({ type: PaymentBy, description: 'What is known of it.' }) },
@@ -57,10 +61,11 @@ builder.queryField('payment', (t) =>
         }),
       }),
     ),
-    resolve: async (_, { by: { id, idempotencyKey, bankReference } }, { gateway, client }) => {
-      if (id != null) return (await paymentsById(gateway, [id]))[0] ?? null
-      if (idempotencyKey != null) return await paymentByKey(gateway, client, idempotencyKey)
-      if (bankReference != null) return await paymentByBankReference(gateway, bankReference)
+    resolve: async (_, { by: { id, idempotencyKey, bankReference } }, context) => {
+      const { gateway, client } = context
+      if (id != null) return visible(context, (await paymentsById(gateway, [id]))[0])
+      if (idempotencyKey != null) return visible(context, await paymentByKey(gateway, client, idempotencyKey))
+      if (bankReference != null) return visible(context, await paymentByBankReference(gateway, bankReference))
       return null
     },
   }),
@@ -69,18 +74,21 @@ builder.queryField('payment', (t) =>
 builder.queryField('paymentsByOrder', (t) =>
   t.field({
     type: [PaymentType],
+    authScopes: EVERYONE,
     description: 'All payments of an order, newest first; at most the newest hundred.',
     args: t.validate(
       { orderId: t.arg.string({ description: `FicMart's order. ${VISIBLE_TEXT}` }) },
       z.object({ orderId: visibleText }),
     ),
-    resolve: (_, { orderId }, { gateway }) => paymentsOfOrder(gateway, orderId),
+    resolve: async (_, { orderId }, context) =>
+      (await paymentsOfOrder(context.gateway, orderId)).filter((payment) => isVisible(context, payment)),
   }),
 )
 
 builder.queryField('customerHistory', (t) =>
   t.field({
     type: PaymentConnection,
+    authScopes: EVERYONE,
     description: "A customer's payments, newest first, each with its whole history in `transitions`.",
     args: t.validate(
       {
@@ -103,6 +111,7 @@ builder.queryField('customerHistory', (t) =>
 builder.queryField('payments', (t) =>
   t.field({
     type: PaymentConnection,
+    authScopes: STAFF,
     description:
       'Payments for operators: what is under review, stuck, about to expire, and so on. Newest first.',
     args: t.validate(
@@ -128,6 +137,7 @@ builder.queryField('operation', (t) =>
   t.field({
     type: OperationType,
     nullable: true,
+    authScopes: STAFF,
     description:
       'What became of a request, by its idempotency key; null when none was recorded under it (refused without being stored, or never received). Its `result` is what a repeat of the mutation would be answered.',
     args: t.validate(
@@ -140,14 +150,19 @@ builder.queryField('operation', (t) =>
       },
       z.object({ idempotencyKey: visibleText, client: visibleText.nullish() }),
     ),
-    resolve: (_, { idempotencyKey, client }, context) =>
-      operationByKey(context.gateway, client ?? context.client, idempotencyKey),
+    resolve: (_, { idempotencyKey, client }, context) => {
+      if (client != null && client !== context.client && context.role === 'service') {
+        throw new ApiError('FORBIDDEN', 'Only operators may name another client.')
+      }
+      return operationByKey(context.gateway, client ?? context.client, idempotencyKey)
+    },
   }),
 )
 
 builder.queryField('shipmentCheck', (t) =>
   t.field({
     type: ShipmentCheckType,
+    authScopes: STAFF,
     description: 'Whether the goods of an order may leave.',
     args: t.validate(
       {

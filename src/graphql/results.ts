@@ -1,6 +1,7 @@
 import type { Result } from '../operation/result.ts'
 import { CLIENT_OPERATIONS, PROBLEM_CODES } from '../payment/payment.ts'
 import type { ClientOperation, ProblemCode } from '../payment/payment.ts'
+import { EVERYONE } from './audience.ts'
 import { builder } from './builder.ts'
 import { PaymentType, TransitionType } from './nouns.ts'
 import { problemTypes } from './problems.ts'
@@ -21,6 +22,7 @@ const PaymentSuccess = builder.interfaceRef<SuccessAnswer>('PaymentSuccess').imp
     payment: t.field({
       type: PaymentType,
       nullable: true,
+      authScopes: EVERYONE,
       description: 'The payment as it stands now, which may be further on than this operation took it.',
       resolve: ({ payment }) => payment,
     }),
@@ -33,6 +35,7 @@ const PaymentSuccess = builder.interfaceRef<SuccessAnswer>('PaymentSuccess').imp
       },
     }),
     replayed: t.exposeBoolean('replayed', {
+      authScopes: EVERYONE,
       description:
         'This very request was carried out before, and this is its answer. Nothing was done again.',
     }),

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { ProblemCode } from '../payment/payment.ts'
 import { closeReview, enterBankReference, rerunRecovery, REVIEW_OUTCOMES } from '../recovery/review.ts'
 import type { Reviewed } from '../recovery/review.ts'
+import { OPERATORS } from './audience.ts'
 import { builder } from './builder.ts'
 import { ReviewOutcomeEnum } from './enums.ts'
 import {
@@ -106,6 +107,7 @@ const CloseReviewInput = builder
 builder.mutationField('rerunRecovery', (t) =>
   t.field({
     type: ReviewResult,
+    authScopes: OPERATORS,
     description:
       'For operators. Asks the bank again, now, what became of an operation: one in review, one that was left, or one that failed and may have left a hold. It can only find what the bank says; nothing is guessed.',
     args: { input: t.arg({ type: RerunRecoveryInput, description: 'Which payment, and why.' }) },
@@ -117,6 +119,7 @@ builder.mutationField('rerunRecovery', (t) =>
 builder.mutationField('enterBankReference', (t) =>
   t.field({
     type: ReviewResult,
+    authScopes: OPERATORS,
     description:
       "For operators. Enters the bank's own id of an authorization, capture or refund that the gateway lacks. It is looked up at the bank first, and believed only when amount, currency and parent are this payment's. A hold of an authorization that failed is recorded as a stray one and released.",
     args: {
@@ -130,6 +133,7 @@ builder.mutationField('enterBankReference', (t) =>
 builder.mutationField('closeReview', (t) =>
   t.field({
     type: ReviewResult,
+    authScopes: OPERATORS,
     description:
       "For operators. Closes a case with the outcome that the bank's statement shows. An operation that recovery still works on cannot be closed.",
     args: {

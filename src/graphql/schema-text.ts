@@ -1,5 +1,5 @@
 import { CriticalityLevel, diff } from '@graphql-inspector/core'
-import { buildSchema, lexicographicSortSchema, printSchema } from 'graphql'
+import { buildSchema, introspectionFromSchema, lexicographicSortSchema, printSchema } from 'graphql'
 import { schema } from './schema.ts'
 
 /** Where the schema is committed for its readers: clients generate code from it, reviewers see what changes. */
@@ -7,6 +7,14 @@ export const SCHEMA_FILE = new URL('../../schema.graphql', import.meta.url)
 
 export function schemaText(): string {
   return `${printSchema(lexicographicSortSchema(schema))}\n`
+}
+
+/** The schema as a type, for clients that are written with gql.tada: their documents are typed by it. */
+export const SCHEMA_TYPES_FILE = new URL('../../examples/schema-types.ts', import.meta.url)
+
+export function schemaTypes(): string {
+  const introspection = introspectionFromSchema(lexicographicSortSchema(schema), { descriptions: false })
+  return `// Written by \`npm run schema\`.\nexport type Introspection = ${JSON.stringify(introspection)}\n`
 }
 
 /**

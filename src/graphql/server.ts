@@ -1,40 +1,45 @@
-import type { RequestListener } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { GraphQLError } from 'graphql'
 import { createYoga, useReadinessCheck } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
+import { rateLimiter } from '../access/rate-limit.ts'
+import type { RateLimits } from '../access/rate-limit.ts'
+import type { WhoAsks } from '../access/who.ts'
 import type { Gateway } from '../gateway.ts'
 import { databaseAnswers } from '../payment/reads.ts'
-import type { ClientOf } from './access.ts'
-import { documentCache, noCardInNames } from './card-in-document.ts'
+import { maySeeSchema } from './audience.ts'
+import { documentCache } from './card-in-document.ts'
 import type { Context } from './context.ts'
 import { ApiError } from './errors.ts'
-import { graphiqlOptions } from './graphiql.ts'
+import { corsFor, knowClient, noSimpleRequests, onlyWhatMayRun } from './gate.ts'
+import type { Asked } from './gate.ts'
+import { graphiqlPage } from './graphiql-page.ts'
 import { publicError } from './public-errors.ts'
 import { quoteOnly } from './quoting.ts'
+import type { Quote } from './quoting.ts'
 import { schema } from './schema.ts'
-import { variableErrors } from './variables.ts'
 
 /**
  * The API over HTTP, without a port: main puts it on node:http, tests call its `fetch`. A request is known by its
  * client, read, checked, and answered; whatever goes wrong leaves through public-errors.ts.
  */
-export function createServer(gateway: Gateway, options: { clientOf: ClientOf; graphiql: boolean }) {
+export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigins }: ServerOptions) {
+  const quote = quoteOnly(schema)
   return createYoga<Asked, Context>({
     schema,
-    context: ({ client }) => ({ gateway, client }),
+    context: ({ who }) => ({ gateway, ...who }),
     plugins: [
       useReadinessCheck({ endpoint: '/health/ready', check: () => isReady(gateway) }),
-      knowClient(options.clientOf),
-      answerInOurWords(gateway),
-      keepGraphiqlHere,
+      graphiqlPage(whoAsks),
+      noSimpleRequests,
+      knowClient(whoAsks, rateLimiter(rateLimits)),
+      onlyWhatMayRun(schema, quote),
+      answerInOurWords(gateway, quote),
     ],
-    graphiql: options.graphiql && (() => graphiqlOptions()),
-    // 9 MB: not before somebody looks.
-    renderGraphiQL: async (page) => (await import('@graphql-yoga/render-graphiql')).renderGraphiQL(page),
+    graphiql: false,
     healthCheckEndpoint: '/health/live',
     landingPage: false,
-    cors: false,
+    cors: corsFor(new Set(corsOrigins)),
     multipart: false,
     batching: false,
     maxRequestBodySize: BODY_BYTES_MAX,
@@ -48,17 +53,11 @@ export function createServer(gateway: Gateway, options: { clientOf: ClientOf; gr
   })
 }
 
-/**
- * For node:http. A Host header that makes no URL is refused before yoga sees it: it would answer with its stack.
- */
-export function httpListener(server: ReturnType<typeof createServer>): RequestListener {
-  return (request, response) => {
-    if (!URL.canParse(`http://${request.headers.host ?? ''}/`)) {
-      response.writeHead(400, { connection: 'close' }).end()
-      return
-    }
-    server.requestListener(request, response)
-  }
+export type ServerOptions = {
+  whoAsks: WhoAsks
+  rateLimits: RateLimits
+  /** Where pages may come from that call the API in a browser: `https://shop.example`. */
+  corsOrigins: readonly string[]
 }
 
 /** A request here is a few kilobytes. */
@@ -66,26 +65,8 @@ const BODY_BYTES_MAX = 100_000
 /** A load balancer gives up after a second or more. */
 const READY_WITHIN_MS = 900
 
-/** What the plugins below put beside a request. */
-type Asked = { client: string }
-
-function knowClient(clientOf: ClientOf): Plugin<object, Asked> {
-  return {
-    onRequestParse({ request, serverContext }) {
-      const client = clientOf(request)
-      if (client === null) {
-        throw new ApiError('UNAUTHENTICATED', 'Send a valid API key: Authorization: Bearer <key>.', {
-          httpHeaders: { 'WWW-Authenticate': 'Bearer' },
-        })
-      }
-      serverContext.client = client
-    },
-  }
-}
-
 /** Nothing that a client sent may come back in an error, or go into the log. */
-function answerInOurWords({ log }: Gateway): Plugin<object, Asked> {
-  const quote = quoteOnly(schema)
+function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<object, Asked> {
   return {
     onRequestParse({ requestParser, setRequestParser }) {
       if (requestParser === undefined) return
@@ -98,22 +79,19 @@ function answerInOurWords({ log }: Gateway): Plugin<object, Asked> {
         }
       })
     },
-    onValidate({ addValidationRule }) {
-      addValidationRule(noCardInNames)
-    },
-    onExecute({ args, setResultAndStopExecution }) {
-      const { document, operationName, variableValues: variables } = args
-      const errors = variableErrors(schema, document, { operationName, variables }, quote)
-      if (errors.length > 0) setResultAndStopExecution({ errors })
-    },
     onResultProcess(processed) {
-      const { result } = processed
+      const { result, serverContext } = processed
       if (!('errors' in result) || result.errors === undefined) return
-      const errors = result.errors.map((error) => publicError(error, quote, log))
+      const { who } = serverContext as Partial<Asked>
+      const words = who && maySeeSchema(who.role) ? quote : (text: string) => withoutSuggestions(quote(text))
+      const errors = result.errors.map((error) => publicError(error, words, log))
       processed.setResult({ ...result, errors })
     },
   }
 }
+
+/** "Did you mean" tells a patient guesser the schema. */
+const withoutSuggestions = (message: string) => message.replace(/ Did you mean .*$/s, '')
 
 const UNREADABLE =
   'The request cannot be read. Send a JSON object with `query` and, as needed, `variables` and `operationName`.'
@@ -138,13 +116,3 @@ async function isReady(gateway: Gateway): Promise<boolean> {
     late.abort()
   }
 }
-
-/** The browser itself sees to it that the page loads nothing from elsewhere, and sends nothing there. */
-const keepGraphiqlHere: Plugin = {
-  onResponse({ response }) {
-    if (response.headers.get('content-type')?.startsWith('text/html') !== true) return
-    response.headers.set('content-security-policy', SAME_ORIGIN_ONLY)
-  },
-}
-const SAME_ORIGIN_ONLY =
-  "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"

@@ -4,7 +4,7 @@ import type { Answer, Outcome } from './answers.ts'
 import type { Fault, Match } from './faults.ts'
 import { LOOKUPS, lookUp, storeAnswer, storedAnswer } from './ledger.ts'
 import { readFirstJson } from './request.ts'
-import type { Bank } from './simulator.ts'
+import type { Bank, Received } from './simulator.ts'
 import { WORKS } from './works.ts'
 import type { Done, Refusal, Run } from './works.ts'
 
@@ -20,6 +20,8 @@ export type Call = {
   keys: string[]
   match: Required<Match>
   fault: Fault | null
+  /** What is known of it afterwards. */
+  line: Received
   readBody(): Promise<string>
   /** The client has disconnected. */
   isGone(): boolean
@@ -54,7 +56,7 @@ export async function answerCall(call: Call): Promise<Outcome> {
 }
 
 async function post(call: Call, run: Run): Promise<Outcome> {
-  const { bank, pathname, keys, match, fault } = call
+  const { bank, pathname, keys, match, fault, line } = call
   const key = keys.length === 1 ? (keys[0] ?? '') : ''
 
   // A fault of this look-up shows as "not stored"; what is then carried out is never stored.
@@ -77,26 +79,37 @@ async function post(call: Call, run: Run): Promise<Outcome> {
 
   const worked = await carryOut(call, run, key, read.value)
   if ('error' in worked) return refuse(worked.status, worked.error, worked.message)
+  line.committed = 'yes'
+  // Until it is stored.
+  line.keyLost = 'fault'
   if (fault?.what === 'commit-failed-but-done') return refuse(400, 'internal_error', FAILED.commit)
   await bank.faults.passGates('after-commit', match)
   if (fault?.what === 'drop-after-commit') return 'drop'
   if (fault?.what === 'hang-after-commit') return 'hang'
 
   // In the request's context: a client that is gone by now leaves money moved and no key.
-  if (isLookedUp && !call.isGone())
-    await storeAnswer(bank.sql, key, pathname, JSON.stringify(worked.body)).catch(() => undefined)
+  line.keyLost = await storeKey(worked)
   await bank.faults.passGates('after-store', match)
   if (fault?.what === 'drop-after-store') return 'drop'
   if (fault?.what === 'hang-after-store') return 'hang'
   if (fault?.what === 'late') await sleep(bank, fault.delayMs)
   return spoilt(fault?.what, worked.body)
+
+  async function storeKey({ body }: Done): Promise<Received['keyLost']> {
+    if (!isLookedUp) return fault?.what === 'lookup-fault' ? 'fault' : 'database'
+    if (call.isGone()) return 'client gone'
+    return await storeAnswer(bank.sql, key, pathname, JSON.stringify(body)).then(
+      () => null,
+      () => 'database',
+    )
+  }
 }
 
 const KEY_LENGTH_MAX = 255
 
 /** One transaction. What fails before its commit is rolled back; a failed commit may have been carried out. */
 async function carryOut(
-  { bank, fault }: Call,
+  { bank, fault, line }: Call,
   run: Run,
   key: string,
   body: Record<string, unknown>,
@@ -113,7 +126,10 @@ async function carryOut(
     })
     return worked === 'failed' ? internalError(FAILED.update) : worked
   } catch (error) {
-    return internalError(isNotBegun(error) ? FAILED.start : told)
+    if (isNotBegun(error)) return internalError(FAILED.start)
+    // As far as the server's word goes; that the fault was told to roll back is known.
+    if (fault?.what !== 'rolled-back' && fault?.what !== 'commit-failed') line.committed = 'perhaps'
+    return internalError(told)
   }
 }
 

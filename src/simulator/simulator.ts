@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -9,7 +10,7 @@ import { answerCall } from './call.ts'
 import type { Call } from './call.ts'
 import { answerControl } from './control.ts'
 import { Faults } from './faults.ts'
-import type { Match } from './faults.ts'
+import type { FaultKind, Match } from './faults.ts'
 import { prepareLedger, purgeStoredAnswers } from './ledger.ts'
 import { readBody } from './request.ts'
 
@@ -33,6 +34,14 @@ export type Received = {
   status: number | null
   /** Answered, or the connection is gone. */
   over: boolean
+  /** On the monotonic clock of this process. */
+  arrivedMs: number
+  endedMs: number | null
+  fault: FaultKind | null
+  /** Money moved: perhaps, when the commit itself failed. */
+  committed: 'no' | 'yes' | 'perhaps'
+  /** Why the key of what was committed is not stored. */
+  keyLost: 'fault' | 'client gone' | 'database' | null
 }
 
 export type Simulator = {
@@ -40,7 +49,7 @@ export type Simulator = {
   faults: Faults
   /** May be changed while it runs. */
   settings: Required<SimulatorSettings>
-  /** What was asked, oldest first, the last 10,000. Never a card number. */
+  /** What was asked, oldest first, the last 10,000 (or `receivedMax`). Never a card number. */
   received: Received[]
   /** Resolves when `is` is true of what was received; looks at every arrival and every end. */
   until(is: (received: readonly Received[]) => boolean): Promise<void>
@@ -52,10 +61,12 @@ export type Bank = Pick<Simulator, 'sql' | 'settings' | 'faults' | 'received'> &
   random: () => number
   /** Those who wait for what is received. */
   watchers: Set<() => void>
+  receivedMax: number
   ended: AbortController
 }
 
 const CONNECTIONS_MAX = 25
+const RECONNECT_S = 0.1
 const PURGE_MS = 3_600_000
 const RECEIVED_MAX = 10_000
 
@@ -66,12 +77,15 @@ export async function startSimulator(options: {
   host?: string
   settings: SimulatorSettings
   random?: () => number
+  receivedMax?: number
 }): Promise<Simulator> {
-  const { random = Math.random } = options
+  const { random = Math.random, receivedMax = RECEIVED_MAX } = options
   const sql = postgres(options.databaseUrl, {
     max: CONNECTIONS_MAX,
     ...ONE_AT_A_TIME,
     connect_timeout: 5,
+    // The bank connects when it must. The driver's own pause, shared by all connections that fail, is soon 20 s.
+    backoff: () => RECONNECT_S,
     // The driver's own query at each connect rejects where nothing catches it when that connection dies.
     fetch_types: false,
     onnotice: () => {},
@@ -84,8 +98,11 @@ export async function startSimulator(options: {
     faults: new Faults(random),
     received: [],
     watchers: new Set(),
+    receivedMax,
     ended: new AbortController(),
   }
+  // Every call that waits listens to it.
+  setMaxListeners(0, bank.ended.signal)
   const server = createServer((request, response) => {
     serve(bank, request, response).catch(() => response.destroy())
   })
@@ -133,7 +150,7 @@ async function serve(bank: Bank, request: IncomingMessage, response: ServerRespo
   const { pathname } = new URL(`http://bank${request.url ?? '/'}`)
   if (await answerControl(bank, request, response, pathname)) return
   const call = readCall(bank, request, response, pathname)
-  record(call, response)
+  record(bank, call.line, response)
   const outcome = await answerCall(call)
   if (outcome === 'hang') return
   if (outcome === 'drop' || performance.now() - arrivedMs > bank.settings.writeLimitMs) response.destroy()
@@ -152,27 +169,41 @@ function readCall(bank: Bank, request: IncomingMessage, response: ServerResponse
     key: keys.join(),
     probe: method === 'POST' && length === '0',
   }
+  const { key, probe } = match
+  const fault = bank.faults.take(match)
   return {
     bank,
     pathname,
     method,
     keys,
     match,
-    fault: bank.faults.take(match),
+    fault,
+    line: {
+      method,
+      path: pathname,
+      key,
+      probe,
+      status: null,
+      over: false,
+      arrivedMs: performance.now(),
+      endedMs: null,
+      fault: fault?.what ?? null,
+      committed: 'no',
+      keyLost: null,
+    },
     readBody: () => readBody(request),
     isGone: () => response.destroyed || response.socket === null || response.socket.destroyed,
   }
 }
 
-function record({ bank, pathname, method, match }: Call, response: ServerResponse): void {
-  const { key, probe } = match
-  const line: Received = { method, path: pathname, key, probe, status: null, over: false }
-  if (bank.received.push(line) > RECEIVED_MAX) bank.received.shift()
+function record(bank: Bank, line: Received, response: ServerResponse): void {
+  if (bank.received.push(line) > bank.receivedMax) bank.received.shift()
   const tell = () => bank.watchers.forEach((look) => look())
   tell()
   response.on('finish', () => (line.status = response.statusCode))
   response.on('close', () => {
     line.over = true
+    line.endedMs = performance.now()
     tell()
   })
 }

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { createServer } from '../../src/graphql/server.ts'
 import { startTestBank } from '../support/bank.ts'
 import { testDatabase } from '../support/database.ts'
-import { startTestGateway } from '../support/gateway.ts'
+import { serving, startTestGateway } from '../support/gateway.ts'
 
 /**
  * A card number and CVV in every wrong place of a request that I could think of. None of it may come back in the answer,
@@ -16,7 +16,7 @@ const SECRETS = [NUMBER, '4111 1111 1111 1111', '411111', CVV]
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
 const { gateway, logged } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
-const server = createServer(gateway, { clientOf: () => 'ficmart', graphiql: false })
+const server = createServer(gateway, serving())
 
 type Said = { status: number; text: string; errors: { message: string; extensions: { code: string } }[] }
 
@@ -27,6 +27,8 @@ async function send(init: RequestInit, url = 'http://gateway/graphql'): Promise<
   return { status: response.status, text, errors: body.errors ?? [] }
 }
 
+/** Or it would not be read at all (gate.ts). */
+const ASKED = { 'graphql-require-preflight': '1' }
 const post = (body: unknown) =>
   send({
     method: 'POST',
@@ -303,14 +305,14 @@ describe('in the request', () => {
       `query=${encodeURIComponent(AUTHORIZE)}&variables=${encodeURIComponent(JSON.stringify({ input }))}`,
     ],
   ])('by GET with %s', async (_, search) => {
-    const answer = await send({ method: 'GET' }, `http://gateway/graphql?${search}`)
+    const answer = await send({ method: 'GET', headers: ASKED }, `http://gateway/graphql?${search}`)
     expect(faultsOf(answer)).toEqual([])
   })
 
   it.each(['application/x-www-form-urlencoded', 'application/graphql'])('as %s', async (type) => {
     const answer = await send({
       method: 'POST',
-      headers: { 'content-type': type },
+      headers: { 'content-type': type, ...ASKED },
       body: `query={n${NUMBER}}&variables=${NUMBER}x`,
     })
     expect(faultsOf(answer)).toEqual([])
@@ -360,7 +362,7 @@ it('a fault tells the client nothing, and the log where it was', async () => {
         throw new TypeError(`cannot do it with '${NUMBER}' and ${CVV}`)
       },
     },
-    { clientOf: () => 'ficmart', graphiql: false },
+    serving(),
   )
   const response = await broken.fetch('http://gateway/graphql', {
     method: 'POST',

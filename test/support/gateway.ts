@@ -6,6 +6,7 @@ import { connect } from '../../src/db/connection.ts'
 import { systemClock } from '../../src/gateway.ts'
 import type { Gateway, OperationSettings } from '../../src/gateway.ts'
 import { createServer } from '../../src/graphql/server.ts'
+import type { ServerOptions } from '../../src/graphql/server.ts'
 import { createInFlight, drained } from '../../src/operation/lock.ts'
 import { client } from './client.ts'
 import type { Client } from './client.ts'
@@ -23,6 +24,15 @@ export const QUICK: OperationSettings = {
   backoffBaseMs: 5,
   backoffCapMs: 20,
   confirmAfterMs: 20,
+}
+
+/** May everything, so that tests of other things need not think of it. */
+export function serving(client = 'ficmart'): ServerOptions {
+  return {
+    whoAsks: async () => ({ client, role: 'dev', customer: null }),
+    rateLimits: { clientPerSecond: 1_000, customerPerMinute: 1_000 },
+    corsOrigins: [],
+  }
 }
 
 export type TestGateway = { gateway: Gateway; client: Client; logged: string[] }
@@ -54,7 +64,7 @@ export function startTestGateway(options: {
     settings,
     inFlight: createInFlight(),
   }
-  const server = createServer(gateway, { clientOf: () => options.clientName ?? 'ficmart', graphiql: true })
+  const server = createServer(gateway, serving(options.clientName))
   whenFileEnds(async () => {
     gateway.inFlight.draining = true
     await drained(gateway.inFlight)

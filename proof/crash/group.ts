@@ -1,0 +1,157 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import postgres from 'postgres'
+import type { Sql } from 'postgres'
+import type { Simulator } from '../../src/simulator/simulator.ts'
+import type { Answered, Client } from '../../test/support/client.ts'
+import { startGatewayProcess } from '../../test/support/gateway-process.ts'
+import type { GatewayProcess } from '../../test/support/gateway-process.ts'
+import { startPostgresWire } from '../support/postgres-wire.ts'
+import type { PostgresWire } from '../support/postgres-wire.ts'
+import type { Cell } from './cells.ts'
+import { prepare, sendOff } from './course.ts'
+import type { Course } from './course.ts'
+import { evidenceOf, isConverged, isFinal, standings, violationsOf } from './judge.ts'
+import type { Evidence } from './judge.ts'
+
+/** Cells that die together. */
+export type Group = { name: string; processes: 1 | 2; cells: Cell[]; begun: number; random: () => number }
+
+export type Place = {
+  bank: Simulator
+  newDatabase: (name: string) => Promise<{ url: string; drop: () => Promise<void> }>
+}
+
+export type Outcome = {
+  cell: Cell
+  /** From when the process was there again, or with two processes from the death. Null: it never did. */
+  convergedMs: number | null
+  violations: string[]
+  evidence: Evidence
+}
+
+/** A tenth of the defaults: the lease is 5 s. */
+const SCALE = 10
+const SETTINGS = {
+  BANK_ATTEMPT_TIMEOUT_MS: '2000',
+  BANK_QUIET_PERIOD_MS: '3000',
+  BANK_CONFIRM_AFTER_MS: '100',
+  RECOVER_AFTER_MS: '500',
+  REQUEST_DEADLINE_MS: '1000',
+  SWEEP_EVERY_MS: '300',
+}
+/** The lease and 30 s, scaled. */
+export const CONVERGED_WITHIN_MS = (50_000 + 30_000) / SCALE
+/** Past the attempt's timeout it is no longer the crash that is seen. */
+const ARRIVE_MS = 1_800
+const DOWN_MS_MAX = 500
+/** A few sweeps. */
+const AFTERMATH_MS = 1_000
+const POLL_MS = 50
+/** What does not converge in time is watched a while longer: was it late, or lost? */
+const PATIENCE_MS = 30_000
+
+/**
+ * One gateway process is brought to each cell's point on the wires, every request held there, and killed with SIGKILL.
+ * What was under way is let go: the bank sees the connection end, a statement is lost or comes late. Then the process
+ * is started again, or the other one takes over, and those clients repeat that do. All must converge by themselves.
+ *
+ * Null when the machine was too busy to bring them there before a timeout of the gateway's own came first.
+ */
+export async function runGroup(
+  { name, processes, cells, random }: Group,
+  { bank, newDatabase }: Place,
+  show: (stage: string) => void,
+): Promise<Outcome[] | null> {
+  const database = await newDatabase(name)
+  const sql = postgres(database.url, { max: 2, onnotice: () => {}, transform: postgres.camel })
+  const wire = await startPostgresWire(database.url)
+  const ends: (() => Promise<unknown>)[] = [() => wire.close(), () => sql.end({ timeout: 1 }), database.drop]
+  const start = async (url: string, settings = SETTINGS) => {
+    const gateway = await startGatewayProcess({ ...settings, DATABASE_URL: url, BANK_URL: bank.url })
+    ends.unshift(() => gateway.end('SIGKILL'))
+    return gateway
+  }
+  try {
+    show('starting')
+    const [victim, other] = await Promise.all([
+      // Its clients are still waiting when it dies.
+      start(wire.url, { ...SETTINGS, REQUEST_DEADLINE_MS: '10000' }),
+      processes === 2 ? start(database.url) : null,
+    ])
+    show('bringing each request to its point')
+    const courses = await bringToPoints(cells, victim, wire, bank)
+    await victim.end('SIGKILL')
+    if (courses === null) return null
+    const diedMs = performance.now()
+    await Promise.all(courses.map(async ({ trap }) => await trap.letGo()))
+
+    show('recovering')
+    if (other === null) await pause(random() * DOWN_MS_MAX)
+    const successor = other ?? (await start(database.url))
+    const sinceMs = other === null ? performance.now() : diedMs
+    const [convergedAtMs, answers] = await Promise.all([
+      converge(cells, sql),
+      Promise.all(courses.map(async (course) => await repeat(course, successor.client))),
+    ])
+    await Promise.all(courses.map(async ({ trap }) => await trap.last?.()))
+    // Nothing may move any more.
+    await pause(AFTERMATH_MS)
+    return await Promise.all(
+      courses.map(async ({ cell, first }, index) => {
+        const told = { first: await first, answers: answers[index] ?? [] }
+        const evidence = { ...(await evidenceOf(cell, sql, bank)), ...told }
+        const atMs = convergedAtMs.get(cell)
+        const convergedMs = atMs === undefined ? null : Math.max(0, Math.round(atMs - sinceMs))
+        return { cell, evidence, convergedMs, violations: violationsOf(cell, evidence) }
+      }),
+    )
+  } finally {
+    for (const end of ends) await end()
+  }
+}
+
+async function bringToPoints(
+  cells: Cell[],
+  victim: GatewayProcess,
+  wire: PostgresWire,
+  bank: Simulator,
+): Promise<Course[] | null> {
+  const courses: Course[] = []
+  const prepared = await Promise.all(
+    cells.map(async (cell) => ({ cell, ask: await prepare(cell, victim.client) })),
+  )
+  const sentMs = performance.now()
+  for (const { cell, ask } of prepared) {
+    if (ask === null) return null
+    courses.push(await sendOff(cell, ask, { gatewayUrl: victim.url, wire, bank }))
+  }
+  const arrived = Promise.all(courses.map(async ({ trap }) => await trap.arrived))
+  await Promise.race([arrived, pause(ARRIVE_MS)])
+  return performance.now() - sentMs < ARRIVE_MS ? courses : null
+}
+
+/** When each cell was first seen where it must be; those missing never were. */
+async function converge(cells: Cell[], sql: Sql): Promise<Map<Cell, number>> {
+  const seen = new Map<Cell, number>()
+  const untilMs = performance.now() + PATIENCE_MS
+  while (seen.size < cells.length && performance.now() < untilMs) {
+    const found = await standings(cells, sql)
+    for (const cell of cells) {
+      if (!seen.has(cell) && isConverged(cell, found.get(cell.name))) seen.set(cell, performance.now())
+    }
+    await pause(POLL_MS)
+  }
+  return seen
+}
+
+/** As FicMart does: the same request until there is an answer that is none of "not yet"; and all of that once more. */
+async function repeat({ cell, ask }: Course, by: Client): Promise<Answered[]> {
+  const answers: Answered[] = []
+  const untilMs = performance.now() + PATIENCE_MS
+  while (cell.repeats && answers.filter(isFinal).length < 2 && performance.now() < untilMs) {
+    const answer = await ask(by)
+    answers.push(answer)
+    if (answer.code !== undefined && !isFinal(answer)) await pause((answer.retryAfterMs ?? 0) / SCALE)
+  }
+  return answers
+}

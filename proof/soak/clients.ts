@@ -1,0 +1,63 @@
+import { client } from '../../test/support/client.ts'
+import type { Answered } from '../../test/support/client.ts'
+import { cardDataIn } from './cards.ts'
+import type { FollowUp } from './plan.ts'
+
+/** What the clients of a run share, and one request of theirs. */
+export type World = {
+  /** Of a gateway that is up; null when none is. */
+  gatewayUrl(random: () => number): string | null
+  scale: number
+  /** Nothing is asked any more. */
+  over: AbortSignal
+  seen: Seen
+}
+
+/** What was asked and answered, for the books. */
+export type Seen = {
+  requests: { key: string; kind: string; amount_cents: number }[]
+  answers: { key: string; client: string; answer: object }[]
+  leaks: { place: string; found: string }[]
+  /** Requests sent, and those of them whose connection broke (a gateway was killed, or the client hung up). */
+  sent: number
+  broken: number
+  /** Answers that are none in the API's own terms. */
+  faulty: string[]
+}
+
+export type Request = {
+  kind: 'authorize' | FollowUp
+  input: { idempotencyKey: string } & Record<string, unknown>
+  random: () => number
+  /** Resolves when the gateway has the key on record: before, a conflicting request could be the first under it. */
+  recorded: Promise<void>
+  isRecorded: () => void
+}
+
+export function nothingSeen(): Seen {
+  return { requests: [], answers: [], leaks: [], sent: 0, broken: 0, faulty: [] }
+}
+
+/** One request to any of the gateways; null when no answer came. Whatever came is searched for card data. */
+export async function ask(world: World, request: Request, hangUp?: AbortSignal): Promise<Answered | null> {
+  const { seen } = world
+  const url = world.gatewayUrl(request.random)
+  if (url === null) return null
+  seen.sent += 1
+  let hasArrived = false
+  const read = async (to: string, init: RequestInit): Promise<Response> => {
+    const response = await fetch(to, { ...init, ...(hangUp && { signal: hangUp }) })
+    const text = await response.text()
+    hasArrived = true
+    const found = cardDataIn(text)
+    if (found !== null) seen.leaks.push({ place: `an answer to ${request.kind}`, found })
+    return new Response(text)
+  }
+  try {
+    return await client(`${url}/graphql`, { fetch: read })[request.kind](request.input)
+  } catch (error) {
+    if (hasArrived) seen.faulty.push(error instanceof Error ? error.message : String(error))
+    else seen.broken += 1
+    return null
+  }
+}

@@ -1,0 +1,92 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import type { FaultKind } from '../../src/simulator/faults.ts'
+import type { Received, Simulator } from '../../src/simulator/simulator.ts'
+import type { PrivateServer } from '../../test/support/private-server.ts'
+import type { Gateways } from './gateways.ts'
+
+/** All that goes wrong in a run, as shares of the requests to the bank and at intervals, until it is told to stop. */
+export type Faults = {
+  /** What was done so far, by name. */
+  counts(): Map<string, number>
+  /** The bank is well from now on; resolves when what is being restarted is back. */
+  stop(): Promise<void>
+}
+
+const CHAOS_SHARE = 0.2
+/** 5 % resets, 5 % answers lost, 1 % hangs, 0.5 % keys lost. */
+const SHARES: Partial<Record<FaultKind, number>> = {
+  'drop-before': 0.05,
+  'drop-after-store': 0.05,
+  'hang-before': 0.005,
+  'hang-after-store': 0.005,
+  'drop-after-commit': 0.0025,
+  'commit-failed-but-done': 0.0025,
+}
+const KILL_EVERY_MS = 10_000
+const BANK_CUT_EVERY_MS = 60_000
+const BANK_CUT_MS = 3_000
+const POSTGRES_RESTART_EVERY_MS = 90_000
+
+export function startFaults(options: {
+  bank: Simulator
+  bankServer: PrivateServer
+  receiptsServer: PrivateServer
+  gateways: Gateways
+  scale: number
+  random: () => number
+}): Faults {
+  const { bank, bankServer, receiptsServer, gateways, scale, random } = options
+  bank.settings.failureRate = CHAOS_SHARE
+  for (const [what, probability] of Object.entries(SHARES)) {
+    bank.faults.add(what as FaultKind, { times: null, probability })
+  }
+  const stopped = new AbortController()
+  const done = { kills: 0, cuts: 0, restarts: 0 }
+  const every = async (everyMs: number, strike: () => Promise<void> | void) => {
+    for (;;) {
+      await pause(everyMs * scale, null, { signal: stopped.signal }).catch(() => null)
+      if (stopped.signal.aborted) return
+      await strike()
+    }
+  }
+  const kept = Promise.all([
+    every(KILL_EVERY_MS, () => {
+      done.kills += gateways.kill(random) ? 1 : 0
+    }),
+    every(BANK_CUT_EVERY_MS, async () => {
+      done.cuts += 1
+      await bankServer.restart(async () => await pause(BANK_CUT_MS * scale))
+    }),
+    every(POSTGRES_RESTART_EVERY_MS, async () => {
+      done.restarts += 1
+      await receiptsServer.restart()
+    }),
+  ])
+
+  return {
+    counts: () => {
+      const { received } = bank
+      const count = (is: (line: Received) => boolean) => received.filter(is).length
+      const had = (...kinds: FaultKind[]) => count(({ fault }) => fault !== null && kinds.includes(fault))
+      return new Map([
+        ['500 before any work', count(({ status }) => status === 500)],
+        ['connection reset before any work', had('drop-before')],
+        ['done and key stored, answer lost', had('drop-after-store')],
+        ['no answer at all', had('hang-before', 'hang-after-store')],
+        ['done, key lost', count(({ keyLost }) => keyLost === 'fault')],
+        ['done, key lost: its client was gone', count(({ keyLost }) => keyLost === 'client gone')],
+        ["done, key lost: the bank's database was gone", count(({ keyLost }) => keyLost === 'database')],
+        ["commit broken off with the bank's database", count(({ committed }) => committed === 'perhaps')],
+        ['gateway killed', done.kills],
+        ["bank's database cut off", done.cuts],
+        ['our Postgres restarted', done.restarts],
+      ])
+    },
+    stop: async () => {
+      stopped.abort()
+      bank.settings.failureRate = 0
+      bank.faults.clear()
+      await kept
+    },
+  }
+}

@@ -1,0 +1,39 @@
+import { table } from '../support/report.ts'
+import type { SoakReport } from './run.ts'
+
+/** What a run shows at its end: what was done to the gateway, what became of the payments, and what was proven. */
+export function told({ faults, outcomes, checked, seen, tookMs, settledMs }: SoakReport): string {
+  const seconds = (ms: number) => `${(ms / 1_000).toFixed(1)} s`
+  const answered = (...by: string[]) => seen.answers.filter(({ client }) => by.includes(client)).length
+  const broken = checked.filter(({ rows }) => rows.length > 0)
+  const evidence = broken.flatMap(({ id, says, rows }) => [
+    `${id} ${says}: ${rows.length} violations`,
+    ...rows.slice(0, ROWS_SHOWN).map((row) => `  ${JSON.stringify(row)}`),
+    '',
+  ])
+  return [
+    table([['fault', 'times'], ...faults]),
+    table([
+      ['payments', 'number', ''],
+      ...outcomes.map(({ state, payments, remark }) => [state, payments, remark]),
+    ]),
+    table([
+      ['requests', 'number'],
+      ['sent to a gateway', seen.sent],
+      ['broken off: gateway killed, or client gone', seen.broken],
+      ['final answers to the first client', answered('first')],
+      ['to duplicates', answered('duplicate')],
+      ['to late clients', answered('late')],
+      ['to conflicting requests', answered('conflict')],
+    ]),
+    table([
+      ['', 'must be true', 'violations'],
+      ...checked.map(({ id, says, rows }) => [id, says, rows.length]),
+    ]),
+    `Recovery had ended ${seconds(settledMs)} after the last fault; the run took ${seconds(tookMs)}.`,
+    '',
+    ...evidence,
+  ].join('\n')
+}
+
+const ROWS_SHOWN = 10

@@ -1,0 +1,151 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { Semaphore } from 'async-mutex'
+import { seeded } from '../support/random.ts'
+import { nothingSeen } from './clients.ts'
+import type { Seen, World } from './clients.ts'
+import { startFaults } from './faults.ts'
+import { live } from './life.ts'
+import { planLives } from './plan.ts'
+import type { Life } from './plan.ts'
+import { rowsOf, setStage } from './stage.ts'
+import { judge } from './verdict.ts'
+import type { Verdict } from './verdict.ts'
+
+/**
+ * One soak: payments live their lives through three gateways while all that can fail does; then the faults end, recovery
+ * has its time, and both ledgers are laid side by side.
+ */
+export type SoakOptions = {
+  payments: number
+  /** Of all durations; 1 as in production. */
+  scale: number
+  seed: number
+  show: (line: string) => void
+}
+export type SoakReport = Verdict & {
+  faults: Map<string, number>
+  seen: Seen
+  tookMs: number
+  /** From the last fault until nothing was unresolved. */
+  settledMs: number
+  /** Of all gateways. */
+  log: string
+}
+
+/** What two cores carry; and the least time in which lives begin, for every fault to strike twice. */
+const LIVES_PER_SECOND = 20
+const BEGIN_MS_MIN = 200_000
+/**
+ * Where a machine that is busy with other things cannot keep up, the next ones wait. At a tenth of the durations
+ * recovery asks ten times as often; for hundreds at once it would then need all of the time that there is.
+ */
+const LIVES_AT_ONCE = 400
+const LIVES_AT_ONCE_MIN = 40
+/** A lease, in which lives that have begun still meet faults. */
+const LAST_FAULTS_MS = 50_000
+const RECOVERY_MS = 90_000
+const LAST_ANSWERS_MS = 60_000
+
+export async function soak({ payments, scale, seed, show }: SoakOptions): Promise<SoakReport> {
+  const startedMs = performance.now()
+  show('starting two Postgres servers, a bank and three gateways')
+  const stage = await setStage(scale, seeded(seed))
+  const { gateways } = stage
+  const receiptsUrl = stage.receiptsServer.url('gateway')
+  const over = new AbortController()
+  const seen = nothingSeen()
+  try {
+    const faults = startFaults({ ...stage, scale, random: seeded(seed + 1) })
+    const gatewayUrl = (random: () => number) => gateways.url(random)
+    const lives = begin(planLives(payments, seed), { gatewayUrl, scale, over: over.signal, seen })
+    const watching = watch(over.signal, async () => {
+      const { begun, done } = lives.count
+      const unresolved = (await unresolvedIn(receiptsUrl))?.length ?? 'not to be told'
+      const struck = [...faults.counts().values()].reduce((sum, times) => sum + times, 0)
+      show(
+        `${done} of ${payments} payments done, ${begun - done} under way, ${struck} faults so far, unresolved now: ${unresolved}`,
+      )
+    })
+
+    await lives.allBegun
+    await Promise.race([lives.allDone, pause(LAST_FAULTS_MS * scale)])
+    await faults.stop()
+    const struck = faults.counts()
+    const recovered = await recovery(receiptsUrl, scale)
+    // Clients ask once more for what has been settled.
+    await Promise.race([lives.allDone, pause(LAST_ANSWERS_MS * scale)])
+    over.abort()
+    await Promise.all([lives.allDone, watching])
+
+    show('laying both ledgers side by side')
+    const exitCodes = await gateways.stop()
+    const verdict = await judge(stage, seen, { exitCodes, unresolved: recovered.unresolved })
+    const tookMs = performance.now() - startedMs
+    return { ...verdict, faults: struck, seen, tookMs, settledMs: recovered.tookMs, log: gateways.output() }
+  } finally {
+    over.abort()
+    await stage.end()
+  }
+}
+
+type Lives = {
+  count: { begun: number; done: number }
+  allBegun: Promise<void>
+  allDone: Promise<unknown>
+}
+
+function begin(plan: Life[], world: World): Lives {
+  const { scale } = world
+  const withinMs = Math.max((plan.length / LIVES_PER_SECOND) * 1_000, BEGIN_MS_MIN * scale)
+  const places = new Semaphore(Math.max(LIVES_AT_ONCE_MIN, LIVES_AT_ONCE * scale))
+  const count = { begun: 0, done: 0 }
+  let lastBegins = () => {}
+  const allBegun = new Promise<void>((resolve) => (lastBegins = resolve))
+  const allDone = Promise.all(
+    plan.map(async (life) => {
+      await pause((life.number / plan.length) * withinMs)
+      await places.runExclusive(async () => {
+        count.begun += 1
+        if (count.begun === plan.length) lastBegins()
+        await live(world, life)
+        count.done += 1
+      })
+    }),
+  )
+  return { count, allBegun, allDone }
+}
+
+/**
+ * Waits until all is resolved that had begun when the faults ended, or recovery has had its time. Looks are counted, not
+ * the time: on a machine that is busy with other things recovery is as late as they are.
+ */
+async function recovery(url: string, scale: number) {
+  const quiet = { at: new Date().toISOString(), ms: performance.now() }
+  for (let looks = 1; ; looks += 1) {
+    const unresolved = await unresolvedIn(url, quiet.at)
+    const isOver = looks * POLL_MS > RECOVERY_MS * scale
+    if (unresolved?.length === 0 || (unresolved !== null && isOver))
+      return { unresolved, tookMs: performance.now() - quiet.ms }
+    if (isOver) throw new Error('The receipts do not answer, long after their Postgres was restarted.')
+    await pause(POLL_MS)
+  }
+}
+
+const POLL_MS = 200
+const WATCH_MS = 500
+
+async function watch(over: AbortSignal, look: () => Promise<void>): Promise<void> {
+  while (!over.aborted) {
+    await look()
+    await pause(WATCH_MS)
+  }
+}
+
+/** Of the operations that had begun by then. Null while the receipts are away. */
+async function unresolvedIn(url: string, begunBy = 'infinity'): Promise<Record<string, unknown>[] | null> {
+  return await rowsOf(
+    url,
+    `select id, kind, attempt, attempt_purpose, ambiguous_at, leased_until from operations
+     where status = 'UNRESOLVED' and created_at <= '${begunBy}'`,
+  )
+}

@@ -1,0 +1,103 @@
+import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
+import type { JWTVerifyGetKey, JWTVerifyOptions } from 'jose'
+import type { Logger } from 'pino'
+import { z } from 'zod'
+import type { Refused, Who } from './who.ts'
+
+/**
+ * Customers in a browser come with a token of FicMart's own login: a JWT, signed for one checkout. It says who pays
+ * (`sub`), for what (`order_id`) and how much (`amount_cents`); graphql/customer.ts holds an authorize to all three.
+ */
+export type CustomerTokenSettings = {
+  issuer: string
+  audience: string
+  /** Where the login publishes its public keys, or the secret that it shares with us. */
+  signedBy: { jwksUrl: string } | { secret: string }
+}
+
+/** However late it expires by its `exp`, a token is good for so long after its `iat`: a checkout, not a day. */
+export const TOKEN_AGE_MAX_S = 15 * 60
+/** Clocks of two machines. */
+const CLOCKS_DIFFER_S = 5
+const JWKS_TIMEOUT_MS = 5_000
+
+/** Visible, as graphql/ wants them of an input. */
+const text = z
+  .string()
+  .max(255)
+  .regex(/^\P{C}+$/u)
+const checkout = z.object({
+  sub: text,
+  order_id: text,
+  amount_cents: z.number().int().positive().max(Number.MAX_SAFE_INTEGER),
+})
+
+const LOOKS_LIKE_JWT = /^[\w-]+\.[\w-]+\.[\w-]*$/
+export const isToken = (credential: string) => LOOKS_LIKE_JWT.test(credential)
+
+export function customerTokens(settings: CustomerTokenSettings, log: Logger) {
+  const { issuer, audience } = settings
+  const { key, algorithms } = signature(settings.signedBy)
+  const options: JWTVerifyOptions = {
+    issuer,
+    audience,
+    algorithms,
+    requiredClaims: ['exp', 'iat', 'sub', 'order_id', 'amount_cents'],
+    maxTokenAge: TOKEN_AGE_MAX_S,
+    clockTolerance: CLOCKS_DIFFER_S,
+  }
+  return async (token: string): Promise<Who | Refused> => {
+    try {
+      const { payload } = await jwtVerify(token, key, options)
+      const claims = checkout.safeParse(payload)
+      if (!claims.success) return unknown(`its claim ${String(claims.error.issues[0]?.path[0])} is not valid`)
+      const { sub, order_id: orderId, amount_cents: amountCents } = claims.data
+      return {
+        client: `customer:${sub}`,
+        role: 'customer',
+        customer: { id: sub, orderId, amountCents },
+      }
+    } catch (error) {
+      const reason = reasonAgainst(error)
+      if (reason !== null) return unknown(reason)
+      log.error(
+        { err: error },
+        "the login's keys (CUSTOMER_JWKS_URL) cannot be had: customers are turned away",
+      )
+      return { refused: 'UNAVAILABLE', message: 'The token cannot be checked just now. Try again soon.' }
+    }
+  }
+}
+
+/** The algorithms are ours to say, not the token's. */
+function signature(by: CustomerTokenSettings['signedBy']): {
+  key: JWTVerifyGetKey
+  algorithms: string[]
+} {
+  if ('secret' in by) {
+    const secret = new TextEncoder().encode(by.secret)
+    return { key: () => secret, algorithms: ['HS256'] }
+  }
+  const key = createRemoteJWKSet(new URL(by.jwksUrl), { timeoutDuration: JWKS_TIMEOUT_MS })
+  return { key, algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'] }
+}
+
+/** What is wrong with the token; null when the fault is not the token's. Never a value of it. */
+function reasonAgainst(error: unknown): string | null {
+  if (error instanceof errors.JWTExpired) return 'it has expired: get a new one from the login'
+  if (error instanceof errors.JWTClaimValidationFailed)
+    return `its claim ${error.claim} is missing or not valid`
+  const isOfToken =
+    error instanceof errors.JWTInvalid ||
+    error instanceof errors.JWSInvalid ||
+    error instanceof errors.JWSSignatureVerificationFailed ||
+    error instanceof errors.JOSEAlgNotAllowed ||
+    error instanceof errors.JOSENotSupported ||
+    error instanceof errors.JWKSNoMatchingKey ||
+    error instanceof errors.JWKSMultipleMatchingKeys
+  return isOfToken ? 'it is not signed by the login, or is no JWT' : null
+}
+
+function unknown(reason: string): Refused {
+  return { refused: 'UNAUTHENTICATED', message: `The token is not accepted: ${reason}.` }
+}

@@ -1,0 +1,129 @@
+import { useCSRFPrevention } from '@graphql-yoga/plugin-csrf-prevention'
+import { GraphQLError, parse } from 'graphql'
+import type { ExecutionArgs, GraphQLSchema, ParseOptions } from 'graphql'
+import type { CORSOptions, Plugin } from 'graphql-yoga'
+import type { Who, WhoAsks } from '../access/who.ts'
+import { noCardInNames } from './card-in-document.ts'
+import type { Context } from './context.ts'
+import { forbidden, TOKENS_MAX, tooMuch } from './document.ts'
+import { ApiError } from './errors.ts'
+import type { Quote } from './quoting.ts'
+import { variableErrors } from './variables.ts'
+
+/**
+ * What stands between a request and the resolvers, in this order: may this browser send it, who sends it, has that
+ * client sent too many, is the document short enough to be read, may this client run it, are its variables right, is it
+ * too much. Nothing has been carried out when one of these refuses.
+ */
+
+/** What the plugins below put beside a request. */
+export type Asked = { who: Who }
+
+/** Yoga's own list answers an unknown origin with `null`, which is the name of every sandboxed page. */
+export function corsFor(origins: ReadonlySet<string>) {
+  return (request: Request): CORSOptions => {
+    const origin = request.headers.get('origin')
+    if (origin === null || !origins.has(origin)) return false
+    return {
+      origin,
+      methods: ['POST'],
+      allowedHeaders: ['content-type', 'authorization'],
+      exposedHeaders: ['retry-after'],
+      credentials: false,
+      maxAge: 3_600,
+    }
+  }
+}
+
+/** Says that the browser has asked us first. */
+export const PREFLIGHTED = 'graphql-require-preflight'
+/** What a page of another site can make a browser send without asking us first: forms, texts, and GET. */
+const csrf = useCSRFPrevention({ requestHeaders: [PREFLIGHTED] })
+export const noSimpleRequests: Plugin = {
+  onRequestParse(payload) {
+    try {
+      return csrf.onRequestParse?.(payload)
+    } catch {
+      throw new ApiError(
+        'CSRF_PREVENTED',
+        `Send a POST with the content type application/json, or else the header ${PREFLIGHTED}: 1.`,
+      )
+    }
+  },
+}
+
+export function knowClient(
+  whoAsks: WhoAsks,
+  retryAfter: (who: Who) => Promise<number>,
+): Plugin<object, Asked> {
+  return {
+    async onRequestParse({ request, serverContext }) {
+      const who = await whoAsks(request)
+      if ('refused' in who) {
+        throw new ApiError(who.refused, who.message, {
+          ...(who.refused === 'UNAVAILABLE' && { retryAfterMs: UNAVAILABLE_MS }),
+          httpHeaders: { 'WWW-Authenticate': 'Bearer' },
+        })
+      }
+      serverContext.who = who
+      const retryAfterMs = await retryAfter(who)
+      if (retryAfterMs > 0) {
+        const message = 'Too many requests of this client. Nothing was done. Ask again after a while.'
+        const httpHeaders = { 'Retry-After': String(Math.ceil(retryAfterMs / 1000)) }
+        throw new ApiError('RATE_LIMITED', message, { retryAfterMs, httpHeaders })
+      }
+    },
+  }
+}
+
+const UNAVAILABLE_MS = 5_000
+
+/** First whether this client may, then whether the variables are right, and then whether it is too much. */
+export function onlyWhatMayRun(schema: GraphQLSchema, quote: Quote): Plugin<Context> {
+  const reasonsAgainst = (args: ExecutionArgs): readonly ApiError[] => {
+    const { document, operationName, variableValues } = args
+    const { role } = args.contextValue as Context
+    const request = { operationName, variables: { ...variableValues }, role }
+    const checks = [
+      () => forbidden(schema, document, role),
+      () => variableErrors(schema, document, request, quote),
+      () => tooMuch(schema, document, request),
+    ]
+    for (const check of checks) {
+      const errors = check()
+      if (errors.length > 0) return errors
+    }
+    return []
+  }
+  const refuse = ({ args, setResultAndStopExecution }: Starting) => {
+    const errors = reasonsAgainst(args)
+    if (errors.length > 0) setResultAndStopExecution({ errors })
+  }
+  return {
+    onParse: ({ setParseFn }) => {
+      setParseFn(parseShort)
+    },
+    onValidate: ({ addValidationRule }) => {
+      addValidationRule(noCardInNames)
+    },
+    onExecute: refuse,
+    onSubscribe: refuse,
+  }
+}
+
+function parseShort(source: string, options?: ParseOptions) {
+  try {
+    return parse(source, { ...options, maxTokens: TOKENS_MAX })
+  } catch (error) {
+    if (!(error instanceof GraphQLError) || !error.message.endsWith('Parsing aborted.')) throw error
+    throw new ApiError(
+      'LIMIT_EXCEEDED',
+      `The document has more than ${TOKENS_MAX} tokens (names, values, signs).`,
+    )
+  }
+}
+
+type Starting = {
+  args: ExecutionArgs
+  setResultAndStopExecution: (result: { errors: readonly ApiError[] }) => void
+}

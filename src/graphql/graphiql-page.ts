@@ -1,0 +1,49 @@
+import type { Plugin } from 'graphql-yoga'
+import type { Who, WhoAsks } from '../access/who.ts'
+import { maySeeSchema } from './audience.ts'
+import { graphiqlOptions } from './graphiql.ts'
+
+/**
+ * GraphiQL, for `dev` and operators. A browser asks them for a name (any) and a password (their API key), and sends both
+ * by itself with what they run: no key is typed into the page, which would keep it. What a browser sends by itself other
+ * sites may make it send; they cannot send JSON, and nothing else is read (see server.ts).
+ */
+export function graphiqlPage(whoAsks: WhoAsks): Plugin {
+  return {
+    async onRequest(asked) {
+      const { request, url, fetchAPI } = asked
+
+      const isPage =
+        url.pathname === '/graphql' && (request.headers.get('accept') ?? '').includes('text/html')
+      if (request.method !== 'GET' || !isPage) return
+      const who = await whoAsks(request)
+      if ('refused' in who || !maySeeSchema(who.role)) {
+        const status = 'refused' in who && who.refused === 'UNAVAILABLE' ? 503 : 401
+        asked.endResponse(
+          new fetchAPI.Response(FOR_OPERATORS, { status, headers: { ...PLAIN, ...ASK_FOR_KEY } }),
+        )
+        return
+      }
+      asked.endResponse(new fetchAPI.Response(await page(who), { headers: HTML }))
+    },
+  }
+}
+
+async function page({ role }: Who): Promise<string> {
+  // 9 MB: not before somebody looks.
+  const { renderGraphiQL } = await import('@graphql-yoga/render-graphiql')
+  return renderGraphiQL(graphiqlOptions(role))
+}
+
+const FOR_OPERATORS = 'GraphiQL is for operators: any name, and their API key as the password.\n'
+const PLAIN = { 'content-type': 'text/plain; charset=utf-8' }
+const ASK_FOR_KEY = {
+  'www-authenticate': 'Basic realm="FicMart payment gateway, operators", charset="UTF-8"',
+}
+/** The browser itself sees to it that the page loads nothing from elsewhere, and sends nothing there. */
+const HTML = {
+  'content-type': 'text/html; charset=utf-8',
+  'cache-control': 'no-store',
+  'content-security-policy':
+    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+}
