@@ -28,6 +28,7 @@ export type Config = {
   logLevel: string
   dataFolder: string
   sweepEveryMs: number
+  shutdownDelayMs: number
   operation: OperationSettings
   simulator: {
     port: number
@@ -96,6 +97,8 @@ const environment = z.object({
   CLIENT_REQUESTS_PER_SECOND_MAX: positive(1_000),
   CUSTOMER_REQUESTS_PER_MINUTE_MAX: positive(60),
   SWEEP_EVERY_MS: positive(3_000),
+  // At most ten seconds: with the longest wait of a client it ends before orchestrators lose patience (30 s).
+  SHUTDOWN_DELAY_MS: z.coerce.number().int().min(0).max(10_000).default(5_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DATA_FOLDER: z.string().default(DATA_FOLDER),
   // The bank's own variables, for the simulator.
@@ -149,6 +152,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     logLevel: e.LOG_LEVEL,
     dataFolder: e.DATA_FOLDER,
     sweepEveryMs: e.SWEEP_EVERY_MS,
+    shutdownDelayMs: e.SHUTDOWN_DELAY_MS,
     operation: {
       ...OPERATION_DEFAULTS,
       requestDeadlineMs: e.REQUEST_DEADLINE_MS,

@@ -12,9 +12,10 @@ import type { Gateway } from './gateway.ts'
 import { httpServer } from './graphql/http.ts'
 import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
-import { createInFlight, drained } from './operation/lock.ts'
+import { createInFlight } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
 import { startSweeper } from './recovery/sweep.ts'
+import { leaver } from './shutdown.ts'
 import { welcome } from './welcome.ts'
 
 /**
@@ -23,6 +24,7 @@ import { welcome } from './welcome.ts'
  */
 async function main(): Promise<void> {
   const stops: Stop[] = []
+  let reason = 'the start failed'
   try {
     const config = readConfig(process.env)
     const log = await createLogger(config.logLevel, process.stdout.isTTY && !config.production)
@@ -32,7 +34,7 @@ async function main(): Promise<void> {
     if (!config.production)
       process.stdout.write(welcome({ ...places, startedInMs: performance.now() - startedMs }))
     log.info({ url: places.url, bank: places.bankUrl }, 'ready')
-    const reason = await stopped
+    reason = await stopped
     log.info({ reason }, 'stopping: nothing more is sent to the bank, what is there is settled')
   } catch (error) {
     if (!(error instanceof StartRefused)) throw error
@@ -40,12 +42,12 @@ async function main(): Promise<void> {
     process.exitCode = 1
   } finally {
     for (const stop of stops.toReversed()) {
-      await stop().catch((error: unknown) => process.stderr.write(`while stopping: ${String(error)}\n`))
+      await stop(reason).catch((error: unknown) => process.stderr.write(`while stopping: ${String(error)}\n`))
     }
   }
 }
 
-type Stop = () => Promise<unknown>
+type Stop = (reason: string) => Promise<unknown>
 
 async function start(config: Config, log: Logger, stops: Stop[]) {
   const { whoAsks, isOpen, close } = await openAccess(config.access, log)
@@ -56,7 +58,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     connectionsMax: config.databaseConnectionsMax,
     statementTimeoutMs: config.databaseStatementTimeoutMs,
   })
-  stops.push(() => sql.end({ timeout: 5 }))
+  stops.push(() => sql.end({ timeout: 1 }))
   await migrate(sql).catch((error: unknown) => {
     throw new StartRefused(`${databaseTrouble(error)} Check DATABASE_URL. Nothing was started.`)
   })
@@ -68,7 +70,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     maxQueued: config.bankQueueMax,
     log,
   })
-  stops.push(() => bank.close())
+  // What had to be waited for has been; an attempt may last longer than we may.
+  stops.push(() => Promise.race([bank.close(), systemClock.sleep(LAST_EXCHANGES_MS)]))
   const { healthy } = await bank.healthy()
   if (!healthy) {
     log.warn(
@@ -87,20 +90,16 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   }
   const { rateLimits, corsOrigins } = config
   const http = httpServer(createServer(gateway, { whoAsks, rateLimits, corsOrigins }))
+  const leave = leaver(http)
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
-  stops.push(async () => {
-    gateway.inFlight.draining = true
-    await Promise.race([
-      Promise.all([drained(gateway.inFlight), sweeper.stop()]),
-      systemClock.sleep(DRAIN_MS),
-    ])
-    // Answers that are being written get out; idle keep-alive connections are not waited for.
-    const closed = new Promise((done) => http.close(done))
-    http.closeIdleConnections()
-    await Promise.race([closed, systemClock.sleep(LAST_ANSWERS_MS)])
-    http.closeAllConnections()
-  })
+  stops.push((reason) =>
+    leave(gateway, {
+      // A person at a terminal has no load balancer to wait for.
+      delayMs: reason === 'SIGTERM' ? config.shutdownDelayMs : 0,
+      stopRecovery: () => sweeper.stop(),
+    }),
+  )
   const host = config.host.includes(':') ? `[${config.host}]` : config.host
   return {
     url: `http://${host === '0.0.0.0' || host === '127.0.0.1' ? 'localhost' : host}:${port}`,
@@ -112,9 +111,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   }
 }
 
-/** One attempt at the bank, and settling it. */
-const DRAIN_MS = 23_000
-const LAST_ANSWERS_MS = 1_000
+const LAST_EXCHANGES_MS = 500
 
 /** An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. */
 async function startWhatIsMissing(

@@ -52,6 +52,7 @@ export function startOrders(client: Client, customers: number) {
   )
   return {
     placeOne,
+    count: () => placed.length,
     /** Resolves when so many have been placed. */
     until: (count: number) =>
       Promise.race([
