@@ -74,7 +74,7 @@ async function main(): Promise<number> {
     }
     return await reconcileHere(await gatewayBeside(stops), options)
   } finally {
-    for (const stop of stops.toReversed()) await stop().catch(() => undefined)
+    for (const stop of stops.toReversed()) await stop('done').catch(() => undefined)
   }
 }
 

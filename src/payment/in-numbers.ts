@@ -1,4 +1,5 @@
-import { answered, DatabaseSilent } from '../db/persist.ts'
+import { answered } from '../db/persist.ts'
+import { DatabaseSilent } from '../db/pool.ts'
 import type { Gateway } from '../gateway.ts'
 
 /** What the receipts hold that somebody may have to act on: see docs/operations.md. */
