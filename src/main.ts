@@ -1,3 +1,5 @@
+import { EventEmitter } from 'node:events'
+import type { Server } from 'node:http'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { openAccess } from './access/access.ts'
@@ -7,6 +9,8 @@ import type { Config } from './config.ts'
 import { connect } from './db/connection.ts'
 import { startEmbedded } from './db/embedded.ts'
 import { migrate } from './db/migrate.ts'
+import { createLive, startLive } from './events/live.ts'
+import { startWebhooks } from './events/webhooks.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
 import { httpServer } from './graphql/http.ts'
@@ -57,10 +61,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   stops.push(async () => close())
   const { databaseUrl, bankUrl } = await startWhatIsMissing(config, stops)
 
-  const sql = connect(databaseUrl, {
-    connectionsMax: config.databaseConnectionsMax,
-    statementTimeoutMs: config.databaseStatementTimeoutMs,
-  })
+  const { databaseConnectionsMax: connectionsMax, databaseStatementTimeoutMs: statementTimeoutMs } = config
+  const sql = connect(databaseUrl, { connectionsMax, statementTimeoutMs })
   stops.push(() => sql.end({ timeout: 5 }))
   await migrate(sql).catch((error: unknown) => {
     throw new StartRefused(`${databaseTrouble(error)} Check DATABASE_URL. Nothing was started.`)
@@ -89,22 +91,25 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     log,
     settings: config.operation,
     inFlight: createInFlight(),
+    changes: new EventEmitter(),
+    live: createLive(),
   }
   const { rateLimits, corsOrigins } = config
   const http = httpServer(createServer(gateway, { whoAsks, rateLimits, corsOrigins }))
+  // Apart from the payments' connections: they shall not wait for a queue of webhooks.
+  const eventsSql = connect(databaseUrl, { connectionsMax: EVENTS_CONNECTIONS, statementTimeoutMs })
+  stops.push(() => eventsSql.end({ timeout: 0 }))
+  const live = await startLive(gateway, eventsSql)
+  stops.push(() => Promise.all([live.stop(), closeHttp(http)]))
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
+  const webhooks = await startWebhooks({ ...gateway, sql: eventsSql }, config.webhook)
   stops.push(async () => {
     gateway.inFlight.draining = true
     await Promise.race([
-      Promise.all([drained(gateway.inFlight), sweeper.stop()]),
+      Promise.all([drained(gateway.inFlight), sweeper.stop(), webhooks.stop()]),
       systemClock.sleep(DRAIN_MS),
     ])
-    // Answers that are being written get out; idle keep-alive connections are not waited for.
-    const closed = new Promise((done) => http.close(done))
-    http.closeIdleConnections()
-    await Promise.race([closed, systemClock.sleep(LAST_ANSWERS_MS)])
-    http.closeAllConnections()
   })
   const host = config.host.includes(':') ? `[${config.host}]` : config.host
   return {
@@ -117,8 +122,19 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   }
 }
 
+/** And one more that only listens. */
+const EVENTS_CONNECTIONS = 2
 /** One attempt at the bank, and settling it. */
 const DRAIN_MS = 23_000
+
+/** Answers that are being written get out; idle keep-alive connections are not waited for. */
+async function closeHttp(http: Server): Promise<void> {
+  const closed = new Promise((done) => http.close(done))
+  http.closeIdleConnections()
+  await Promise.race([closed, systemClock.sleep(LAST_ANSWERS_MS)])
+  http.closeAllConnections()
+}
+
 const LAST_ANSWERS_MS = 1_000
 
 /** An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. */
