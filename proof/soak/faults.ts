@@ -26,6 +26,12 @@ const KILL_EVERY_MS = 10_000
 const BANK_CUT_EVERY_MS = 60_000
 const BANK_CUT_MS = 3_000
 const POSTGRES_RESTART_EVERY_MS = 90_000
+/**
+ * Before the same fault strikes again, clients must have had one answer for so many (unscaled) milliseconds, a tenth of
+ * what is usual. On a busy machine a start or restart can take as long as the interval: nothing else would be proven.
+ */
+const MS_PER_ANSWER = 2_000
+const POLL_MS = 20
 
 export function startFaults(options: {
   bank: Simulator
@@ -34,8 +40,10 @@ export function startFaults(options: {
   gateways: Gateways
   scale: number
   random: () => number
+  /** Final answers that clients have had so far. */
+  answers: () => number
 }): Faults {
-  const { bank, bankServer, receiptsServer, gateways, scale, random } = options
+  const { bank, bankServer, receiptsServer, gateways, scale, random, answers } = options
   bank.settings.failureRate = CHAOS_SHARE
   for (const [what, probability] of Object.entries(SHARES)) {
     bank.faults.add(what as FaultKind, { times: null, probability })
@@ -43,8 +51,10 @@ export function startFaults(options: {
   const stopped = new AbortController()
   const done = { kills: 0, cuts: 0, restarts: 0 }
   const every = async (everyMs: number, strike: () => Promise<void> | void) => {
-    for (;;) {
-      await pause(everyMs * scale, null, { signal: stopped.signal }).catch(() => null)
+    const wait = async (ms: number) => await pause(ms, null, { signal: stopped.signal }).catch(() => null)
+    for (let struckAt = 0; ; struckAt = answers()) {
+      await wait(everyMs * scale)
+      while (!stopped.signal.aborted && answers() < struckAt + everyMs / MS_PER_ANSWER) await wait(POLL_MS)
       if (stopped.signal.aborted) return
       await strike()
     }
