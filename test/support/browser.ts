@@ -44,6 +44,9 @@ const ALONE = [
   '--disable-sync',
 ]
 
+/** Pages of megabytes on busy machines. */
+const PATIENCE_MS = 60_000
+
 export type Watched = {
   page: Page
   /** What must stay empty: requests to elsewhere than `origins`, what the console was told of, what was thrown. */
@@ -55,6 +58,7 @@ export type Watched = {
 /** A page in a context of its own, watched from its first request on. */
 export async function openPage(browser: Browser, origins: readonly string[]): Promise<Watched> {
   const context = await browser.newContext({ viewport: { width: 1600, height: 1000 } })
+  context.setDefaultTimeout(PATIENCE_MS)
   const page = await context.newPage()
   const trouble: string[] = []
   const seen: string[] = []
@@ -72,4 +76,10 @@ export async function openPage(browser: Browser, origins: readonly string[]): Pr
   })
   context.on('weberror', (error) => trouble.push(`thrown ${String(error.error())}`))
   return { page, trouble, seen }
+}
+
+/** To be looked at by people: kept where SCREENSHOTS says, else not made. */
+export async function picture(page: Page, name: string): Promise<void> {
+  const folder = process.env['SCREENSHOTS']
+  if (folder !== undefined) await page.screenshot({ path: `${folder}/${name}.png` })
 }
