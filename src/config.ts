@@ -30,6 +30,8 @@ export type Config = {
   sweepEveryMs: number
   /** Null: not sent from here. 'off': not recorded any more either. */
   webhook: { url: string; secrets: string[] } | 'off' | null
+  /** 0: only when it is asked for. */
+  reconcileEveryHours: number
   operation: OperationSettings
   simulator: {
     port: number
@@ -110,6 +112,8 @@ const environment = z.object({
       }),
     ),
   ),
+  // Daily: a bank that was reset is noticed within a day, for some ten GETs a second while nobody needs the bank.
+  RECONCILE_EVERY_HOURS: z.coerce.number().min(0).default(24),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DATA_FOLDER: z.string().default(DATA_FOLDER),
   // The bank's own variables, for the simulator.
@@ -172,6 +176,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
       e.WEBHOOK_URL === null || e.WEBHOOK_URL === 'off'
         ? e.WEBHOOK_URL
         : { url: e.WEBHOOK_URL, secrets: e.WEBHOOK_SECRET },
+    reconcileEveryHours: e.RECONCILE_EVERY_HOURS,
     operation: {
       ...OPERATION_DEFAULTS,
       requestDeadlineMs: e.REQUEST_DEADLINE_MS,

@@ -1,13 +1,11 @@
 import { EventEmitter } from 'node:events'
 import type { Server } from 'node:http'
-import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { openAccess } from './access/access.ts'
 import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import type { Config } from './config.ts'
 import { connect } from './db/connection.ts'
-import { startEmbedded } from './db/embedded.ts'
 import { migrate } from './db/migrate.ts'
 import { createLive, startLive } from './events/live.ts'
 import { startWebhooks } from './events/webhooks.ts'
@@ -20,7 +18,10 @@ import { watchProcess } from './observe/metrics.ts'
 import { startTracing } from './observe/tracing.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
+import { startReconciler } from './recovery/reconcile/schedule.ts'
 import { startSweeper } from './recovery/sweep.ts'
+import { databaseTrouble, startWhatIsMissing } from './stand-ins.ts'
+import type { Stop } from './stand-ins.ts'
 import { welcome } from './welcome.ts'
 
 /**
@@ -53,8 +54,6 @@ async function main(): Promise<void> {
     }
   }
 }
-
-type Stop = () => Promise<unknown>
 
 async function start(config: Config, log: Logger, stops: Stop[]) {
   const { whoAsks, isOpen, close } = await openAccess(config.access, log)
@@ -104,10 +103,11 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
   const webhooks = await startWebhooks({ ...gateway, sql: eventsSql }, config.webhook)
+  const reconciler = startReconciler(gateway, { everyHours: config.reconcileEveryHours })
   stops.push(async () => {
     gateway.inFlight.draining = true
     await Promise.race([
-      Promise.all([drained(gateway.inFlight), sweeper.stop(), webhooks.stop()]),
+      Promise.all([drained(gateway.inFlight), sweeper.stop(), webhooks.stop(), reconciler.stop()]),
       systemClock.sleep(DRAIN_MS),
     ])
   })
@@ -136,62 +136,6 @@ async function closeHttp(http: Server): Promise<void> {
 }
 
 const LAST_ANSWERS_MS = 1_000
-
-/** An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. */
-async function startWhatIsMissing(
-  config: Config,
-  stops: Stop[],
-): Promise<{ databaseUrl: string; bankUrl: string }> {
-  let { databaseUrl, bankUrl } = config
-  if (databaseUrl !== null && bankUrl !== null) return { databaseUrl, bankUrl }
-  const server = await startEmbedded({ folder: join(config.dataFolder, 'postgres'), durable: true }).catch(
-    (error: unknown) => {
-      throw new StartRefused(error instanceof Error ? error.message : String(error))
-    },
-  )
-  stops.push(() => server.stop())
-  if (databaseUrl === null) {
-    await server.createDatabase('gateway')
-    databaseUrl = server.url('gateway')
-  }
-  if (bankUrl === null) {
-    await server.createDatabase('bank')
-    const { startSimulator } = await import('./simulator/simulator.ts')
-    const { port, ...settings } = config.simulator
-    const simulator = await startSimulator({ databaseUrl: server.url('bank'), port, settings }).catch(
-      (error: unknown) => {
-        throw new StartRefused(
-          `The simulated bank cannot listen on port ${port} (${String(Object(error).code)}). Stop what listens there, or choose another with SIMULATOR_PORT.`,
-        )
-      },
-    )
-    stops.push(() => simulator.close())
-    bankUrl = simulator.url
-  }
-  return { databaseUrl, bankUrl }
-}
-
-/** Never the URL: it holds the password. */
-function databaseTrouble(error: unknown): string {
-  const { code, message } = Object(error) as { code?: unknown; message?: unknown }
-  switch (code) {
-    case 'ECONNREFUSED':
-    case 'CONNECT_TIMEOUT':
-      return 'No Postgres answers at the host and port of DATABASE_URL.'
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return 'The host of DATABASE_URL is not known.'
-    case '28P01':
-    case '28000':
-      return 'Postgres refuses the user or the password of DATABASE_URL.'
-    case '3D000':
-      return 'The database that DATABASE_URL names does not exist.'
-    case '42501':
-      return 'The user of DATABASE_URL may not create tables.'
-    default:
-      return `The database could not be prepared: ${String(message)}.`
-  }
-}
 
 main().then(
   // An orphaned timer or socket must not keep a stopped gateway alive.

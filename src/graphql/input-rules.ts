@@ -1,7 +1,13 @@
 import cardValidator from 'card-validator'
 import { z } from 'zod'
 import { Card } from '../payment/card.ts'
-import { transitionOfCursor, transitionOfEventId, uuidOfCursor, uuidOfPaymentId } from '../payment/ids.ts'
+import {
+  transitionOfCursor,
+  transitionOfEventId,
+  uuidOfCursor,
+  uuidOfPaymentId,
+  uuidOfReconciliationId,
+} from '../payment/ids.ts'
 
 /**
  * What an input must be, and the reasons that a client is told. They are said in our words, each of them: a reason must
@@ -50,6 +56,11 @@ export const paymentIdText = read(uuidOfPaymentId, 'must be a payment\'s id: "pa
 const CURSOR_REASON = 'must be a cursor that this API gave: endCursor, or the cursor of an edge'
 /** Comes out as the UUID. */
 export const cursorText = read(uuidOfCursor, CURSOR_REASON)
+
+export const reconciliationIdText = read(
+  uuidOfReconciliationId,
+  'must be a reconciliation\'s id: "rec_" and a UUID in lower case',
+)
 
 /** Comes out as the payment and version of its transition. */
 export const eventIdText = read(

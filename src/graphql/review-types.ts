@@ -34,8 +34,8 @@ const EvidenceType = builder.objectRef<ReviewEvidence>('Evidence').implement({
   }),
 })
 
-const FactType = builder.objectRef<{ name: string; value: string }>('Fact').implement({
-  description: 'One thing that is known about a payment under review.',
+export const FactType = builder.objectRef<{ name: string; value: string }>('Fact').implement({
+  description: 'One thing that is known about a payment.',
   fields: (t) => ({
     name: t.exposeString('name', { description: 'What it is, for instance `amountCents`.' }),
     value: t.exposeString('value', { description: 'As text.' }),
@@ -103,7 +103,7 @@ AuditLineType.implement({
   }),
 })
 
-function factsOf(facts: Record<string, string | number | null | undefined>) {
+export function factsOf(facts: Record<string, string | number | null | undefined>) {
   return Object.entries(facts)
     .filter(([, value]) => value != null)
     .toSorted(([one], [other]) => (one < other ? -1 : 1))

@@ -7,9 +7,16 @@ export const paymentId = (uuid: string) => `pay_${uuid}`
 export const operationId = (uuid: string) => `op_${uuid}`
 export const bankCallId = (uuid: string) => `call_${uuid}`
 
+export const reconciliationId = (uuid: string) => `rec_${uuid}`
+export const discrepancyId = (uuid: string) => `dis_${uuid}`
+
 /** The UUID of `pay_<uuid>`, or null when it is no payment's id. */
-export function uuidOfPaymentId(text: string): string | null {
-  return /^pay_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(text)?.[1] ?? null
+export const uuidOfPaymentId = (text: string) => uuidOf('pay', text)
+export const uuidOfReconciliationId = (text: string) => uuidOf('rec', text)
+
+function uuidOf(prefix: string, text: string): string | null {
+  const [, found, uuid = null] = /^([a-z]+)_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(text) ?? []
+  return found === prefix ? uuid : null
 }
 
 /** A transition as FicMart is told of it: the same whenever it is told. */
@@ -43,6 +50,11 @@ export function uuidOfCursor(cursor: string): string | null {
   if (hex.length !== 32) return null
   const uuid = hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
   return cursorOf(uuid) === cursor ? uuid : null
+}
+
+/** When a UUIDv7 was made, in milliseconds since 1970. */
+export function momentOf(uuid: string): number {
+  return Number.parseInt(uuid.replaceAll('-', '').slice(0, 12), 16)
 }
 
 /** The least UUIDv7 of a moment: ids from then on are not smaller. */

@@ -29,12 +29,14 @@ const EXPECTED: Record<string, Partial<Record<Audience, string>>> = {
   Query: {
     everyone: 'customerHistory payment paymentsByOrder',
     staff: 'operation payments shipmentCheck webhookDeliveries',
+    operators: 'reconciliation reconciliations',
   },
   Subscription: { everyone: 'paymentUpdated' },
   Mutation: {
     checkout: 'authorizePayment',
     service: 'capturePayment refundPayment voidPayment',
-    operators: 'closeReview enterBankReference rerunRecovery resendWebhook',
+    operators:
+      'closeReview enterBankReference rerunRecovery resendWebhook startReconciliation stopReconciliation',
   },
   Payment: {
     everyone:
@@ -70,6 +72,17 @@ const EXPECTED: Record<string, Partial<Record<Audience, string>>> = {
   WebhookResent: { staff: 'delivery' },
   WebhookNotFound: { everyone: PROBLEM },
   PaymentReviewed: { staff: 'auditLine payment' },
+  Reconciliation: {
+    staff:
+      'actor checked discrepancies discrepancyCount finishedAt id kind matched note progress skipped source spanFrom spanTo startedAt status stoppedAt',
+  },
+  ReconciliationConnection: { staff: 'edges pageInfo' },
+  ReconciliationEdge: { staff: 'cursor node' },
+  ReconciliationAccepted: { staff: 'reconciliation' },
+  ReconciliationRefused: { staff: 'message reconciliation' },
+  Discrepancy: { staff: 'advice bank bankReference foundAt id kind mendable mendedAt ours payment' },
+  DiscrepancyConnection: { staff: 'edges pageInfo' },
+  DiscrepancyEdge: { staff: 'cursor node' },
   ShipmentCheck: { staff: 'explanation holdExpiresAt mayShip payments reason' },
   ShipmentPayment: { staff: 'holdExpiresAt mayShip payment reason' },
   AuthorizePaymentSuccess: { everyone: 'payment replayed', staff: 'transition' },
