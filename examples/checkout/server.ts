@@ -50,7 +50,11 @@ async function main(): Promise<void> {
 }
 
 /** Shown a customer's token from the shop's origin, it refuses what is not for customers, and the browser may hear it. */
-async function takesOurCustomers(gatewayUrl: string, shopUrl: string, token: TokenSettings): Promise<boolean> {
+async function takesOurCustomers(
+  gatewayUrl: string,
+  shopUrl: string,
+  token: TokenSettings,
+): Promise<boolean> {
   const checkout = { customerId: 'nobody', orderId: 'none', amountCents: 1 }
   const response = await fetch(gatewayUrl, {
     method: 'POST',

@@ -2,7 +2,7 @@
  * GraphiQL's tabs for the ops desk: what waits for somebody, and what can be done about it. What could be done by
  * accident is refused with INVALID_INPUT until it is filled in; and of several operations in a tab, Run asks which.
  */
-export const atTheDesk = (now: Date) => [STUCK, REVIEW, expiring(now), WEBHOOKS]
+export const atTheDesk = (now: Date) => [STUCK, REVIEW, expiring(now), RECONCILIATION, WEBHOOKS]
 
 const DAY_MS = 24 * 3_600_000
 
@@ -109,6 +109,53 @@ query Expiring {
       }
     }
     pageInfo { hasNextPage endCursor }
+  }
+}
+`
+
+const RECONCILIATION = `# The receipts compared with the bank: the last runs, and what did not
+# agree.
+query Reconciliation {
+  reconciliations(first: 3) {
+    edges {
+      node {
+        id
+        kind
+        status
+        progress
+        checked
+        matched
+        skipped
+        discrepancyCount
+        startedAt
+        finishedAt
+        note
+        discrepancies(first: 20) {
+          edges {
+            node {
+              kind
+              bankReference
+              advice
+              mendable
+              mendedAt
+              ours { name value }
+              bank { name value }
+              payment { id orderId state }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+# Begins a run, which changes no receipt; one at a time.
+mutation StartReconciliation {
+  startReconciliation(input: { days: 7 }) {
+    __typename
+    ... on ReconciliationAccepted { reconciliation { id status } }
+    ... on ReconciliationRefused { message reconciliation { id status } }
+    ... on InvalidInput { fields { path reason } }
   }
 }
 `

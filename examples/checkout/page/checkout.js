@@ -9,24 +9,55 @@
  */
 
 const PAYMENT = /* GraphQL */ `
-  fragment shown on Payment { id state version card { brand last4 } }
+  fragment shown on Payment {
+    id
+    state
+    version
+    card {
+      brand
+      last4
+    }
+  }
 `
 const AUTHORIZE = /* GraphQL */ `
   mutation Authorize($input: AuthorizePaymentInput!) {
     authorizePayment(input: $input) {
-      ... on PaymentSuccess { payment { ...shown } }
-      ... on PaymentProblem { code retry retryAfterMs payment { ...shown } }
-      ... on InvalidInput { fields { path } }
+      ... on PaymentSuccess {
+        payment {
+          ...shown
+        }
+      }
+      ... on PaymentProblem {
+        code
+        retry
+        retryAfterMs
+        payment {
+          ...shown
+        }
+      }
+      ... on InvalidInput {
+        fields {
+          path
+        }
+      }
     }
   }
   ${PAYMENT}
 `
 const SO_FAR = /* GraphQL */ `
-  query SoFar($orderId: String!) { paymentsByOrder(orderId: $orderId) { ...shown } }
+  query SoFar($orderId: String!) {
+    paymentsByOrder(orderId: $orderId) {
+      ...shown
+    }
+  }
   ${PAYMENT}
 `
 const FOLLOW = /* GraphQL */ `
-  subscription Follow($orderId: String!) { paymentUpdated(by: { orderId: $orderId }) { ...shown } }
+  subscription Follow($orderId: String!) {
+    paymentUpdated(by: { orderId: $orderId }) {
+      ...shown
+    }
+  }
   ${PAYMENT}
 `
 
@@ -95,7 +126,8 @@ function showPayments() {
   else if (all.length > 0 && !isOpen) show('refused', NOT_TAKEN)
   else if (!isOpen) show('ready', '')
 }
-const isPaid = () => [...payments.values()].some(({ state }) => state === 'AUTHORIZED' || state === 'CAPTURED')
+const isPaid = () =>
+  [...payments.values()].some(({ state }) => state === 'AUTHORIZED' || state === 'CAPTURED')
 
 /** @param {Card} card */
 async function pay(card) {
@@ -112,7 +144,7 @@ async function askUntilDefinite(card) {
   const { customerId, orderId, amountCents } = checkout
   let idempotencyKey = crypto.randomUUID()
   let mayBeDone = false
-  for (let triesInVain = 0; ; ) {
+  for (let triesInVain = 0; ;) {
     const answer = await ask({ idempotencyKey, customerId, orderId, amountCents, card })
     if (answer.payment != null) heard(answer.payment)
     if (isPaid()) return null
