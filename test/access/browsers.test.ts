@@ -193,8 +193,10 @@ describe('GraphiQL', async () => {
     if (response.body === null || response.headers.get('content-type') !== 'text/event-stream')
       return await response.json()
     // What is live has nothing to tell yet, but it has begun.
-    await response.body.cancel()
-    return { status: response.status }
+    const reader = response.body.getReader()
+    const { value } = await reader.read()
+    await reader.cancel()
+    return { began: String(value) }
   }
   const tabs = (graphiqlOptions('ops').defaultTabs ?? []).map(({ query }) => parse(query ?? ''))
   const operations = tabs.flatMap((document) =>
