@@ -169,7 +169,7 @@ describe('exit code 2: it could not be done', () => {
     expect((await first.ended).code).toBe(0)
   })
 
-  it('it was interrupted: it ends after what it is asking, and --resume goes on', async () => {
+  it('was interrupted: it ends after what it is asking, and --resume goes on', async () => {
     const { client, env, bank } = await scene()
     for (let n = 0; n < 25; n += 1) await authorized(client)
     const gate = bank.faults.hold('before', { method: 'GET' })

@@ -5,6 +5,7 @@ import { parse as parseGraphql, validate } from 'graphql'
 import { describe, expect, it } from 'vitest'
 import { parse as parseYaml } from 'yaml'
 import { schema } from '../../src/graphql/schema.ts'
+import { leastUuidAt } from '../../src/payment/ids.ts'
 import { startTestBank } from '../support/bank.ts'
 import { captured } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
@@ -41,6 +42,7 @@ describe('the runbook', () => {
       const filled = query
         .replaceAll('pay_...', payment.id)
         .replaceAll('cap_...', payment.captureId ?? '')
+        .replaceAll('rec_...', `rec_${leastUuidAt(0)}`)
         .replaceAll('order-...', orderId)
         .replaceAll('customer-...', customerId)
       expect(filled).not.toContain('...'.concat('"'))

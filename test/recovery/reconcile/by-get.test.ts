@@ -333,7 +333,7 @@ describe('one run at a time', () => {
 })
 
 describe('by schedule', () => {
-  it('it begins when the last one is older than the hours set, and not before', async () => {
+  it('begins when the last one is older than the hours set, and not before', async () => {
     const { client, due, gateway, database } = await scene()
     await authorized(client)
     await due(gateway, 24)
