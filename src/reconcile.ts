@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events'
 import { userInfo } from 'node:os'
 import { basename } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -6,6 +7,7 @@ import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import { connect } from './db/connection.ts'
 import { migrate } from './db/migrate.ts'
+import { createLive } from './events/live.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
 import { createLogger } from './log.ts'
@@ -72,7 +74,7 @@ async function main(): Promise<number> {
     }
     return await reconcileHere(await gatewayBeside(stops), options)
   } finally {
-    for (const stop of stops.toReversed()) await stop().catch(() => undefined)
+    for (const stop of stops.toReversed()) await stop('done').catch(() => undefined)
   }
 }
 
@@ -97,7 +99,18 @@ async function gatewayBeside(stops: Stop[]): Promise<Gateway> {
   })
   stops.push(() => bank.close())
   const { operation: settings } = config
-  return { sql, bank, clock: systemClock, random: Math.random, log, settings, inFlight: createInFlight() }
+  return {
+    sql,
+    bank,
+    clock: systemClock,
+    random: Math.random,
+    log,
+    settings,
+    inFlight: createInFlight(),
+    // Nobody follows anything here; the gateways see what is mended when they look.
+    changes: new EventEmitter(),
+    live: createLive(),
+  }
 }
 
 /** The batches, and beside them the lease. */

@@ -1,3 +1,4 @@
+import type { WebhookStatus } from '../events/deliveries.ts'
 import type { Retry } from '../operation/problems.ts'
 import type {
   AuditAction,
@@ -89,6 +90,7 @@ export const AuditActionEnum = describedEnum<AuditAction>(
     RERUN_RECOVERY: 'Let recovery try again at once.',
     ENTER_BANK_REFERENCE: "Entered the bank's own id, which the bank confirmed.",
     CLOSE_REVIEW: "Ended a case by the outcome that the bank's statement shows.",
+    RESEND_WEBHOOK: 'Had a webhook sent again.',
   },
 )
 
@@ -124,7 +126,19 @@ export const ProblemCodeEnum = describedEnum<ProblemCode>(
       "The bank's own reference that the operation needs is missing or unknown to the bank.",
     BANK_REFERENCE_REFUSED: 'For operators: the bank does not confirm the reference that was entered.',
     NOTHING_TO_SETTLE: 'For operators: nothing about the payment waits for that.',
+    WEBHOOK_NOT_FOUND: 'For operators: there is no webhook with this id.',
     INVALID_INPUT: 'The input is not valid; nothing was stored or sent.',
+  },
+)
+
+export const WebhookStatusEnum = describedEnum<WebhookStatus>(
+  'WebhookStatus',
+  "Whether FicMart's back end has taken a webhook.",
+  {
+    PENDING: 'Not sent yet, or to be sent again because an operator wants it.',
+    FAILING: 'Sent in vain so far; it is sent again, for three days.',
+    DELIVERED: 'The receiver has answered 2xx.',
+    GIVEN_UP: 'Sent in vain for three days. An operator can have it sent again.',
   },
 )
 

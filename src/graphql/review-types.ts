@@ -80,7 +80,8 @@ AuditLineType.implement({
     entered: t.field({
       type: [FactType],
       description: 'What was entered, for instance the outcome or the reference; by name.',
-      resolve: ({ detail: { outcome, bankReference } }) => factsOf({ outcome, bankReference }),
+      resolve: ({ detail: { outcome, bankReference, webhook } }) =>
+        factsOf({ outcome, bankReference, webhook }),
     }),
     closedReview: t.string({
       nullable: true,

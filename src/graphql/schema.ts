@@ -1,4 +1,5 @@
 import './bank-call.ts'
+import './live.ts'
 import './mutations.ts'
 import './operation.ts'
 import './payment.ts'
@@ -7,6 +8,7 @@ import './reconciliation.ts'
 import './review.ts'
 import './scalars.ts'
 import './transition.ts'
+import './webhooks.ts'
 import { builder } from './builder.ts'
 import { observed } from './observed-fields.ts'
 

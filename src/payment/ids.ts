@@ -19,6 +19,27 @@ function uuidOf(prefix: string, text: string): string | null {
   return found === prefix ? uuid : null
 }
 
+/** A transition as FicMart is told of it: the same whenever it is told. */
+export const eventId = (paymentUuid: string, version: number) => `evt_${paymentUuid}_${version}`
+
+/** The payment's UUID and the version of `evt_<uuid>_<version>`, or null when it is no event's id. */
+export function transitionOfEventId(text: string): { paymentId: string; version: number } | null {
+  const [, uuid, version] =
+    /^evt_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_([1-9]\d{0,8})$/.exec(text) ?? []
+  return uuid === undefined ? null : { paymentId: uuid, version: Number(version) }
+}
+
+/** The place of an event in a list. */
+export function cursorOfEvent(id: string): string {
+  return Buffer.from(id).toString('base64url')
+}
+
+/** The transition in a cursor, or null when it is none of ours. */
+export function transitionOfCursor(cursor: string): { paymentId: string; version: number } | null {
+  const id = Buffer.from(cursor, 'base64url').toString()
+  return cursorOfEvent(id) === cursor ? transitionOfEventId(id) : null
+}
+
 export function cursorOf(uuid: string): string {
   return Buffer.from(uuid.replaceAll('-', ''), 'hex').toString('base64url')
 }

@@ -109,7 +109,12 @@ function valueFor(name: string, type: GraphQLInputType, wanted: Wanted): string 
       : fields.filter(isRequiredInputField)
     return `{ ${given.map((field) => `${field.name}: ${valueFor(field.name, field.type, wanted)}`).join(', ')} }`
   }
-  const byName: Record<string, unknown> = { ...wanted, ...TEST_CARD, idempotencyKey: randomUUID() }
+  const byName: Record<string, unknown> = {
+    ...wanted,
+    ...TEST_CARD,
+    idempotencyKey: randomUUID(),
+    webhookId: `evt_${wanted.paymentId.slice(4)}_1`,
+  }
   const byType: Record<string, unknown> = {
     ID: wanted.paymentId,
     Cents: wanted.amountCents,
