@@ -60,6 +60,9 @@ async function startGateway(env: Record<string, string>): Promise<GatewayInUse> 
     await exited
     await rm(folder, { recursive: true, force: true })
   }
-  const { url, bank } = await ready
+  const { url, bank } = await ready.catch(async (error: unknown) => {
+    await stop()
+    throw error
+  })
   return { url: `${url}/graphql`, bankUrl: bank, isOwn: true, stop }
 }

@@ -91,7 +91,7 @@ PaymentType.implement({
       type: 'DateTime',
       authScopes: EVERYONE,
       nullable: true,
-      description: 'Until then the hold can be captured, by the bank; null when there never was one.',
+      description: 'Until when the hold can be captured, as the bank said; null when there never was one.',
     }),
     authorizationId: t.exposeString('authorizationId', {
       nullable: true,
@@ -162,7 +162,7 @@ const CardType = builder.objectRef<Payment>('Card').implement({
       authScopes: EVERYONE,
       description: 'The last four digits of its number.',
     }),
-    expiryMonth: t.exposeInt('cardExpiryMonth', { description: '1..12' }),
+    expiryMonth: t.exposeInt('cardExpiryMonth', { description: '1 to 12.' }),
     expiryYear: t.exposeInt('cardExpiryYear', { description: 'Four digits.' }),
   }),
 })

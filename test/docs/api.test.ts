@@ -61,15 +61,14 @@ describe('docs/api.md', async () => {
 
   it('has each error, with its status, and no other', async () => {
     const source = await readFile('src/graphql/errors.ts', 'utf8')
-    const ours = [...source.matchAll(/^ {2}([A-Z_]+): \{ status: (\d{3})/gm)].map(([, code, status]) => [
-      code,
-      status,
-    ])
+    const ours = [...source.matchAll(/^ {2}([A-Z_]+): \{ status: (\d{3})/gm)].map(
+      ([, code, status]) => `${code} ${status}`,
+    )
     const told = rows
       .filter(({ cells }) => isStatus(cells[0]))
-      .map(({ codes, cells }) => [codes[0], cells[0]])
+      .map(({ codes, cells }) => `${codes[0]} ${cells[0]}`)
     expect(ours.length).toBeGreaterThan(5)
-    expect(told.toSorted()).toEqual([...ours, ['INTERNAL_SERVER_ERROR', '200']].toSorted())
+    expect(told.toSorted()).toEqual([...ours, 'INTERNAL_SERVER_ERROR 200'].toSorted())
   })
 })
 
