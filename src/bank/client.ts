@@ -126,6 +126,7 @@ export function createBank(options: BankOptions): Bank {
     state: () => ({
       circuit: circuit.position(),
       inFlight: maxInFlight - slots.executionSlots,
+      inFlightMax: maxInFlight,
       queued: maxQueued - slots.queueSlots,
     }),
     close: async () => {

@@ -54,6 +54,8 @@ async function pageOf(gateway: Gateway, receipts: ReceiptsInNumbers | null): Pro
     'The process is stopping: nothing new is sent to the bank.',
     +gateway.inFlight.draining,
   )
+  const streams = [...gateway.live.followers.values()].reduce((sum, { size }) => sum + size, 0)
+  gauge('gateway_live_streams', 'Subscriptions that are open.', streams)
   gauge('gateway_database_connections_max', 'The size of the pool.', gateway.sql.options.max)
   gauge('gateway_database_up', 'The receipts could be read just now.', +(receipts !== null))
   if (receipts !== null) {
@@ -104,6 +106,15 @@ const RECEIPTS: Record<keyof ReceiptsInNumbers, [name: string, help: string]> = 
     'Authorized payments whose hold has ended and that the gateway has not released yet.',
   ],
   oldestExpiredHoldSeconds: ['gateway_oldest_expired_hold_seconds', 'How long ago the first of them ended.'],
+  webhooksWaiting: [
+    'gateway_webhooks_waiting',
+    'Webhooks that FicMart has not taken yet; 100,000 stands for more.',
+  ],
+  oldestWebhookSeconds: [
+    'gateway_oldest_webhook_seconds',
+    'Age of one of them: of the oldest payment that has one.',
+  ],
+  webhooksGivenUp: ['gateway_webhooks_given_up', 'Webhooks that were not taken in three days.'],
 }
 
 /** However many ask: one statement at a time, and one every few seconds. Null when there is no answer in time. */

@@ -1,11 +1,12 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { GraphQLError } from 'graphql'
+import type { ExecutionResult } from 'graphql'
 import { createYoga, useReadinessCheck } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
 import { rateLimiter } from '../access/rate-limit.ts'
 import type { RateLimits } from '../access/rate-limit.ts'
-import type { WhoAsks } from '../access/who.ts'
+import type { Role, WhoAsks } from '../access/who.ts'
 import type { Gateway } from '../gateway.ts'
 import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
@@ -33,10 +34,11 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
   const quote = quoteOnly(schema)
   return createYoga<Asked & Named, Context>({
     schema,
-    context: ({ who, requestId, trace }) => ({
+    context: ({ who, request, requestId, trace }) => ({
       gateway: logging(gateway, requestId),
       // What a browser says of its trace decides nothing here.
       trace: who.role === 'customer' ? ROOT_CONTEXT : trace,
+      request,
       ...who,
     }),
     plugins: [
@@ -83,7 +85,18 @@ function logging(gateway: Gateway, request: string): Gateway {
 }
 
 /** Nothing that a client sent may come back in an error, or go into the log. */
-function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<object, Asked> {
+function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked> {
+  const inOurWords = (
+    result: ExecutionResult,
+    role: Role | undefined,
+    ofRequest: Gateway['log'],
+  ): ExecutionResult => {
+    if (result.errors === undefined) return result
+    const words = role && maySeeSchema(role) ? quote : (text: string) => withoutSuggestions(quote(text))
+    const errors = result.errors.map((error) => publicError(error, words, ofRequest))
+    for (const { extensions } of errors) requestErrors.inc({ code: String(extensions['code']) })
+    return { ...result, errors }
+  }
   return {
     onRequestParse({ requestParser, setRequestParser }) {
       if (requestParser === undefined) return
@@ -96,15 +109,19 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<object, Asked>
         }
       })
     },
+    onSubscribe: ({ args }) => ({
+      onSubscribeResult: () => ({
+        onNext: ({ result, setResult }) => {
+          const { role, gateway } = args.contextValue
+          setResult(inOurWords(result, role, gateway.log))
+        },
+      }),
+    }),
     onResultProcess(processed) {
       const { result, serverContext } = processed
-      if (!('errors' in result) || result.errors === undefined) return
       const { who, requestId } = serverContext as Partial<Asked & Named>
-      const words = who && maySeeSchema(who.role) ? quote : (text: string) => withoutSuggestions(quote(text))
-      const ofRequest = log.child({ request: requestId })
-      const errors = result.errors.map((error) => publicError(error, words, ofRequest))
-      for (const { extensions } of errors) requestErrors.inc({ code: String(extensions['code']) })
-      processed.setResult({ ...result, errors })
+      if ('errors' in result)
+        processed.setResult(inOurWords(result, who?.role, log.child({ request: requestId })))
     },
   }
 }

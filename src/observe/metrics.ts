@@ -83,6 +83,14 @@ export const statementsInFlight = new Gauge({
   registers,
 })
 
+export const webhooksSent = new Counter({
+  name: 'gateway_webhooks_sent_total',
+  help: 'Webhooks sent: delivered, failed (sent again later), or given_up after three days.',
+  labelNames: ['result'],
+  registers,
+})
+for (const result of ['delivered', 'failed', 'given_up']) webhooksSent.inc({ result }, 0)
+
 export const logLines = new Counter({
   name: 'gateway_log_lines_total',
   help: 'Lines of the log at level warn and above.',

@@ -49,6 +49,8 @@ export async function claimInTurn(
     if (row === null) return answer(waiting.answer)
     if (row.answer === 'CLAIMED') {
       waiting.answer = problem('OUTCOME_UNKNOWN', { payment: row.payment })
+      // A new payment; the other operations have moved none yet.
+      if (request.kind === 'AUTHORIZE' && row.payment !== null) gateway.changes.emit('payment', row.payment)
       return { claim: { ...claimed(row), token: ids.token, askedAt, quiet: true, replayable: true } }
     }
     const known = resultOfClaim(row, request, ids, refusal, waiting)

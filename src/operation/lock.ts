@@ -12,6 +12,8 @@ export type InFlight = {
   runs: Map<string, { request: Request; work: Promise<Result> }>
   /** Operations under way elsewhere that somebody here waits for; see await-operation.ts. */
   awaited: { waiters: Map<string, Set<() => void>>; polling: boolean }
+  /** Whoever waits for a result; called, they are told at once what is known. */
+  waiters: Set<() => void>
   /** Set once at shutdown: what is at the bank is settled, nothing more is sent. */
   draining: boolean
 }
@@ -21,6 +23,7 @@ export function createInFlight(): InFlight {
     mailboxes: new Map(),
     runs: new Map(),
     awaited: { waiters: new Map(), polling: false },
+    waiters: new Set(),
     draining: false,
   }
 }

@@ -152,17 +152,20 @@ function asReplay(result: Result): Result {
 
 /** The work's result, or at the deadline what is known then; the work goes on. */
 export async function before(gateway: Gateway, waiting: Waiting, work: Promise<Result>): Promise<Result> {
-  let timer: NodeJS.Timeout | undefined
+  const { waiters } = gateway.inFlight
+  let tell = () => {}
   const late = new Promise<Result>((resolve) => {
-    const tell = () => {
+    tell = () => {
       waiting.isOver = true
       resolve(refused(waiting.answer))
     }
-    timer = setTimeout(tell, Math.max(0, waiting.deadlineMs - gateway.clock.monotonicMs()))
   })
+  const timer = setTimeout(tell, Math.max(0, waiting.deadlineMs - gateway.clock.monotonicMs()))
+  waiters.add(tell)
   try {
     return await Promise.race([work, late])
   } finally {
     clearTimeout(timer)
+    waiters.delete(tell)
   }
 }

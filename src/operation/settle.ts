@@ -39,6 +39,7 @@ export async function settle(
       const answer = readRow(row)
       const standing = standingOf(answer)
       report(gateway, standing, answer.answer, outcome.conclusion)
+      if (standing.payment !== null) gateway.changes.emit('payment', standing.payment)
       return standing
     })
   } catch (error) {

@@ -1,4 +1,5 @@
-import { answered, DatabaseSilent } from '../db/persist.ts'
+import { answered } from '../db/persist.ts'
+import { DatabaseSilent } from '../db/pool.ts'
 import type { Gateway } from '../gateway.ts'
 
 /** What the receipts hold that somebody may have to act on: see docs/operations.md. */
@@ -20,6 +21,10 @@ export type ReceiptsInNumbers = {
   holdsExpiring: number
   holdsExpired: number
   oldestExpiredHoldSeconds: number
+  /** At most 100,000 are counted. The oldest by its payment's age. */
+  webhooksWaiting: number
+  oldestWebhookSeconds: number
+  webhooksGivenUp: number
 }
 
 /** One statement; each of its parts reads a partial index that holds little more than what it counts. */
@@ -48,14 +53,24 @@ export async function receiptsInNumbers({ sql, clock }: Gateway): Promise<Receip
              min(authorization_expires_at) as since
       from payments, clock
       where state = 'AUTHORIZED' and authorization_expires_at <= clock.now + interval '1 day'
+    ), webhooks as (
+      select (select count(*)::int from (select from webhook_deliveries where status in ('PENDING', 'FAILING')
+                                         limit ${WEBHOOKS_MAX}) as counted) as webhooks_waiting,
+             (select count(*)::int from (select from webhook_deliveries where status = 'GIVEN_UP'
+                                         limit ${WEBHOOKS_MAX}) as counted) as webhooks_given_up,
+             least((select recorded_at from webhook_deliveries where status = 'PENDING'
+                    order by payment_id, version limit 1),
+                   (select recorded_at from webhook_deliveries where status = 'FAILING'
+                    order by payment_id, version limit 1)) as since
     )
     select operations_under_way, operations_due, operations_in_review,
            ${age('unresolved')} as oldest_unresolved_seconds, late_looks_due,
            payments_in_review, ${age('reviews')} as oldest_review_seconds,
            possible_orphan_holds, ${age('orphans')} as oldest_possible_orphan_hold_seconds,
            stray_holds, ${age('strays')} as oldest_stray_hold_seconds,
-           holds_expiring, holds_expired, ${age('holds')} as oldest_expired_hold_seconds
-    from clock, unresolved, looks, reviews, orphans, strays, holds`)
+           holds_expiring, holds_expired, ${age('holds')} as oldest_expired_hold_seconds,
+           webhooks_waiting, ${age('webhooks')} as oldest_webhook_seconds, webhooks_given_up
+    from clock, unresolved, looks, reviews, orphans, strays, holds, webhooks`)
   if (numbers === undefined) throw new DatabaseSilent()
   return numbers
 
@@ -63,3 +78,6 @@ export async function receiptsInNumbers({ sql, clock }: Gateway): Promise<Receip
     return sql`coalesce(greatest(extract(epoch from clock.now - ${sql(of)}.since), 0), 0)::float8`
   }
 }
+
+/** A receiver that has been down for days leaves millions. */
+const WEBHOOKS_MAX = 100_000

@@ -190,6 +190,9 @@ it('a page costs the same number of statements whatever its size', async () => {
         operation {
           kind
         }
+        delivery {
+          status
+        }
       }
       operationInFlight {
         kind
@@ -229,8 +232,8 @@ it('a page costs the same number of statements whatever its size', async () => {
     return statements.length
   }
   for (const document of [history, payments]) {
-    // The page, transitions, operations in flight, operations; their bank calls, causes, payments, outcomes.
-    expect(await count(document, 1)).toBeLessThanOrEqual(10)
+    // The page, transitions, operations in flight, operations; their bank calls, causes, webhooks, payments, outcomes.
+    expect(await count(document, 1)).toBeLessThanOrEqual(11)
     expect(await count(document, 50)).toBe(await count(document, 1))
   }
 })

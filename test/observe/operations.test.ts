@@ -40,6 +40,7 @@ describe('the runbook', () => {
     for (const query of queries) {
       const filled = query
         .replaceAll('pay_...', payment.id)
+        .replaceAll('evt_...', `evt_${payment.id.slice(4)}_1`)
         .replaceAll('cap_...', payment.captureId ?? '')
         .replaceAll('order-...', orderId)
         .replaceAll('customer-...', customerId)

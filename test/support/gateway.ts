@@ -1,8 +1,10 @@
+import { EventEmitter } from 'node:events'
 import { pino } from 'pino'
 import { createBank } from '../../src/bank/client.ts'
 import type { BankOptions } from '../../src/bank/client.ts'
 import { OPERATION_DEFAULTS } from '../../src/config.ts'
 import { connect } from '../../src/db/connection.ts'
+import { createLive } from '../../src/events/live.ts'
 import { systemClock } from '../../src/gateway.ts'
 import type { Gateway, OperationSettings } from '../../src/gateway.ts'
 import { createServer } from '../../src/graphql/server.ts'
@@ -63,6 +65,8 @@ export function startTestGateway(options: {
     log,
     settings,
     inFlight: createInFlight(),
+    changes: new EventEmitter(),
+    live: createLive(),
   }
   const server = createServer(gateway, serving(options.clientName))
   whenFileEnds(async () => {
