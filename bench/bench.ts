@@ -39,13 +39,16 @@ const USAGE = `npm run bench -- [--only SECTION]... [--short] [options]
   --seconds N      of one measurement (5)
   --stored N       the most payments stored for the reads: 1000000, or 10000000
   --payments N     for the memory in footprint (20000; a leak check takes 100000)
+  --against FILE   in writes: the main.js of another build, to compare
   --out FILE       where the figures go as JSON (build/bench.json)
 
+BENCH_NODE_FLAGS go to the gateways' Node: BENCH_NODE_FLAGS='--cpu-prof --cpu-prof-dir=build/profile' takes a profile.
 Numbers that were not given are those in parentheses. Needs Linux for the CPU figures.
 `
 
 const CONNECTIONS = 64
 const FULL: Options = {
+  against: null,
   rounds: 5,
   ms: 5_000,
   connections: CONNECTIONS,
@@ -56,6 +59,7 @@ const FULL: Options = {
   payments: 20_000,
 }
 const SHORT: Options = {
+  against: null,
   rounds: 1,
   ms: 300,
   connections: 8,
@@ -76,6 +80,7 @@ runProgram(USAGE, async () => {
       seconds: { type: 'string' },
       stored: { type: 'string' },
       payments: { type: 'string' },
+      against: { type: 'string' },
       out: { type: 'string', default: 'build/bench.json' },
     },
   })
@@ -86,6 +91,7 @@ runProgram(USAGE, async () => {
     return { name, section }
   })
   const options = { ...(values.short ? SHORT : FULL) }
+  if (values.against !== undefined) options.against = values.against
   if (values.rounds !== undefined) options.rounds = Math.max(1, readNumber('--rounds', values.rounds))
   if (values.seconds !== undefined) options.ms = Math.max(1, readNumber('--seconds', values.seconds)) * 1_000
   if (values.payments !== undefined) options.payments = readNumber('--payments', values.payments)

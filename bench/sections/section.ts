@@ -1,6 +1,8 @@
 /** What every section is given, and what it tells in the end. */
 
 export type Options = {
+  /** The main.js of another build of the gateway, measured in the same rounds. */
+  against: string | null
   rounds: number
   /** Of one measurement. */
   ms: number

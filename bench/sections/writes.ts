@@ -17,16 +17,21 @@ import type { Section } from './section.ts'
 const YARDSTICK = 'bench/yardstick'
 const CLIENTS = [8, 32]
 const AUTHORIZE = 'authorize, by the gateway'
+const OTHER = 'authorize, by the other build'
 const FROZEN = 'frozen yardstick'
 const FUNCTIONS = 'our claim and settle by pgbench'
 
-export const writes: Section = async ({ rounds, ms, connections }, show) =>
+export const writes: Section = async ({ rounds, ms, connections, against }, show) =>
   await withStage(async (stage) => {
     const gateway = await stage.startGateway()
+    const other = against === null ? null : await stage.startGateway({}, against)
     const pgbench = findPgbench()
     const contenders: [string, () => Promise<Measured>][] = [
       [AUTHORIZE, () => byGateway(stage, gateway, { do: 'authorize' })],
-      ['whole life (three operations)', () => byGateway(stage, gateway, { do: 'life' })],
+      // Two builds are compared as warm as each other.
+      other === null
+        ? ['whole life (three operations)', () => byGateway(stage, gateway, { do: 'life' })]
+        : [OTHER, () => byGateway(stage, other, { do: 'authorize' })],
       ...(pgbench === null
         ? []
         : ([
@@ -59,13 +64,13 @@ export const writes: Section = async ({ rounds, ms, connections }, show) =>
           spread(of(name, 'perSecond')),
           spread(of(name, 'cpuMsEach'), 2),
         ]),
-        ...(pgbench === null
-          ? []
-          : [FROZEN, FUNCTIONS].map((name) => [
-              `authorize / ${name}`,
-              spread(ratio('perSecond', name), 2),
-              spread(ratio('cpuMsEach', name), 2),
-            ])),
+        ...(pgbench === null ? [] : [FROZEN, FUNCTIONS])
+          .concat(other === null ? [] : [OTHER])
+          .map((name) => [
+            `authorize / ${name}`,
+            spread(ratio('perSecond', name), 2),
+            spread(ratio('cpuMsEach', name), 2),
+          ]),
       ],
       notes: pgbench === null ? [HOW_TO_GET_IT] : [],
       aims:

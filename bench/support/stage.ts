@@ -28,7 +28,8 @@ export type Stage = {
     answerAfter(ms: number, lookMs?: number): void
     count(): Promise<{ carriedOut: number; atOnceMax: number }>
   }
-  startGateway(env?: Record<string, string>): Promise<RunningGateway>
+  /** `program`: another build of it, to be compared. */
+  startGateway(env?: Record<string, string>, program?: string): Promise<RunningGateway>
   load(job: Omit<Job, 'urls' | 'apiKey'> & { gateways: readonly RunningGateway[] }): Promise<Done>
 }
 
@@ -89,8 +90,8 @@ async function setStage(ends: (() => Promise<unknown>)[], countStatements: boole
         return await counted
       },
     },
-    startGateway: async (env = {}) => {
-      const gateway = await startGateway(join(folder, `gateway-${ends.length}.log`), {
+    startGateway: async (env = {}, program = 'dist/main.js') => {
+      const gateway = await startGateway(program, join(folder, `gateway-${ends.length}.log`), {
         DATABASE_URL: server.url('gateway'),
         BANK_URL: bankUrl,
         API_KEYS: writeKey(key),
@@ -149,11 +150,15 @@ const READY_WITHIN_MS = 60_000
 const LOOK_EVERY_MS = 5
 
 /** Its log goes into a file: what reads it would take of the CPU that is measured. */
-async function startGateway(log: string, env: Record<string, string>): Promise<RunningGateway> {
+async function startGateway(
+  program: string,
+  log: string,
+  env: Record<string, string>,
+): Promise<RunningGateway> {
   const startedMs = performance.now()
   const file = openSync(log, 'w')
   const flags = process.env['BENCH_NODE_FLAGS']?.split(' ') ?? []
-  const started = spawn(process.execPath, [...flags, 'dist/main.js'], {
+  const started = spawn(process.execPath, [...flags, program], {
     env: {
       PATH: process.env['PATH'],
       NODE_ENV: 'production',

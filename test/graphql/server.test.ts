@@ -76,6 +76,25 @@ describe('a request', () => {
     })
   })
 
+  it('that does not say how long it is, is counted', async () => {
+    const chunked = async (bytes: number) => {
+      const body = new Blob([
+        `{"query":"{ __typename }","operationName":null,"extensions":{"a":"${'x'.repeat(bytes)}"}}`,
+      ])
+      const response = await fetch(`${url}/graphql`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: body.stream(),
+        duplex: 'half',
+      } as RequestInit)
+      return { status: response.status, answer: await response.json() }
+    }
+    expect(await chunked(1_000)).toEqual({ status: 200, answer: { data: { __typename: 'Query' } } })
+    const { status, answer } = await chunked(100_000)
+    expect(status).toBe(413)
+    expect(answer).toMatchObject({ errors: [{ extensions: { code: 'REQUEST_ENTITY_TOO_LARGE' } }] })
+  })
+
   it.each([
     ['a batch', '[{"query":"{ __typename }"}]', 400],
     ['no JSON', '{"query"', 400],
