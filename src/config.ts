@@ -28,6 +28,10 @@ export type Config = {
   logLevel: string
   dataFolder: string
   sweepEveryMs: number
+  /** Null: not sent from here. 'off': not recorded any more either. */
+  webhook: { url: string; secrets: string[] } | 'off' | null
+  /** 0: only when it is asked for. */
+  reconcileEveryHours: number
   shutdownDelayMs: number
   operation: OperationSettings
   simulator: {
@@ -62,6 +66,11 @@ const list = z
 const origin = z.string().refine((text) => URL.canParse(text) && new URL(text).origin === text, {
   error: 'must be origins as browsers send them, https://shop.example, separated by commas',
 })
+const isWebhookSecret = (text: string) => {
+  const bytes = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1]
+  const { length } = Buffer.from(bytes ?? '', 'base64')
+  return length >= 24 && length <= 64
+}
 
 const environment = z.object({
   NODE_ENV: z.string().default('development'),
@@ -97,6 +106,20 @@ const environment = z.object({
   CLIENT_REQUESTS_PER_SECOND_MAX: positive(1_000),
   CUSTOMER_REQUESTS_PER_MINUTE_MAX: positive(60),
   SWEEP_EVERY_MS: positive(3_000),
+  WEBHOOK_URL: z
+    .union([z.literal('off'), url(['http:', 'https:'])])
+    .nullable()
+    .default(null),
+  WEBHOOK_SECRET: list.pipe(
+    z.array(
+      z.string().refine(isWebhookSecret, {
+        error:
+          'must be whsec_ and 24 to 64 random bytes in base64; two, separated by a comma, while one replaces the other',
+      }),
+    ),
+  ),
+  // Daily: a bank that was reset is noticed within a day, for some ten GETs a second while nobody needs the bank.
+  RECONCILE_EVERY_HOURS: z.coerce.number().min(0).default(24),
   // At most ten seconds: with the longest wait of a client it ends before orchestrators lose patience (30 s).
   SHUTDOWN_DELAY_MS: z.coerce.number().int().min(0).max(10_000).default(5_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
@@ -126,6 +149,11 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
       `NODE_ENV is production, so ${missing.join(', ')} must be set (see the settings in README.md). Nothing was started.`,
     )
   }
+  if (e.WEBHOOK_URL !== null && e.WEBHOOK_URL !== 'off' && e.WEBHOOK_SECRET.length === 0) {
+    throw new StartRefused(
+      'WEBHOOK_URL is set, so WEBHOOK_SECRET must be: whsec_ and 24 to 64 random bytes in base64. Nothing was started.',
+    )
+  }
   return {
     production,
     host: e.HOST,
@@ -152,6 +180,11 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     logLevel: e.LOG_LEVEL,
     dataFolder: e.DATA_FOLDER,
     sweepEveryMs: e.SWEEP_EVERY_MS,
+    webhook:
+      e.WEBHOOK_URL === null || e.WEBHOOK_URL === 'off'
+        ? e.WEBHOOK_URL
+        : { url: e.WEBHOOK_URL, secrets: e.WEBHOOK_SECRET },
+    reconcileEveryHours: e.RECONCILE_EVERY_HOURS,
     shutdownDelayMs: e.SHUTDOWN_DELAY_MS,
     operation: {
       ...OPERATION_DEFAULTS,

@@ -1,7 +1,10 @@
+import type { EventEmitter } from 'node:events'
 import type { Logger } from 'pino'
 import type { Bank } from './bank/bank.ts'
 import type { Database } from './db/connection.ts'
+import type { Live } from './events/live.ts'
 import type { InFlight } from './operation/lock.ts'
+import type { Payment } from './payment/payment.ts'
 
 /**
  * What every function of the gateway is given as its first argument. Made once by main (or a test), it has no
@@ -16,6 +19,10 @@ export type Gateway = {
   log: Logger
   settings: OperationSettings
   inFlight: InFlight
+  /** Each payment that a commit of this process may have changed. Who hears it (events/) neither waits nor throws. */
+  changes: EventEmitter<{ payment: [payment: Payment] }>
+  /** Who follows payments by this process. */
+  live: Live
 }
 
 export type Clock = {

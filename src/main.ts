@@ -1,21 +1,27 @@
-import { join } from 'node:path'
+import { EventEmitter } from 'node:events'
 import type { Logger } from 'pino'
 import { openAccess } from './access/access.ts'
 import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import type { Config } from './config.ts'
 import { connect } from './db/connection.ts'
-import { startEmbedded } from './db/embedded.ts'
 import { migrate } from './db/migrate.ts'
+import { createLive, startLive } from './events/live.ts'
+import { startWebhooks } from './events/webhooks.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
 import { httpServer } from './graphql/http.ts'
 import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
-import { createInFlight } from './operation/lock.ts'
+import { watchProcess } from './observe/metrics.ts'
+import { startTracing } from './observe/tracing.ts'
+import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
+import { startReconciler } from './recovery/reconcile/schedule.ts'
 import { startSweeper } from './recovery/sweep.ts'
 import { leaver } from './shutdown.ts'
+import { databaseTrouble, startWhatIsMissing } from './stand-ins.ts'
+import type { Stop } from './stand-ins.ts'
 import { welcome } from './welcome.ts'
 
 /**
@@ -28,6 +34,9 @@ async function main(): Promise<void> {
   try {
     const config = readConfig(process.env)
     const log = await createLogger(config.logLevel, process.stdout.isTTY && !config.production)
+    watchProcess()
+    const tracing = await startTracing(process.env, log)
+    stops.push(() => tracing.stop())
     const stopped = stopRequested()
     const startedMs = performance.now()
     const places = await start(config, log, stops)
@@ -47,17 +56,13 @@ async function main(): Promise<void> {
   }
 }
 
-type Stop = (reason: string) => Promise<unknown>
-
 async function start(config: Config, log: Logger, stops: Stop[]) {
   const { whoAsks, isOpen, close } = await openAccess(config.access, log)
   stops.push(async () => close())
   const { databaseUrl, bankUrl } = await startWhatIsMissing(config, stops)
 
-  const sql = connect(databaseUrl, {
-    connectionsMax: config.databaseConnectionsMax,
-    statementTimeoutMs: config.databaseStatementTimeoutMs,
-  })
+  const { databaseConnectionsMax: connectionsMax, databaseStatementTimeoutMs: statementTimeoutMs } = config
+  const sql = connect(databaseUrl, { connectionsMax, statementTimeoutMs })
   stops.push(() => sql.end({ timeout: 1 }))
   await migrate(sql).catch((error: unknown) => {
     throw new StartRefused(`${databaseTrouble(error)} Check DATABASE_URL. Nothing was started.`)
@@ -87,19 +92,28 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     log,
     settings: config.operation,
     inFlight: createInFlight(),
+    changes: new EventEmitter(),
+    live: createLive(),
   }
   const { rateLimits, corsOrigins } = config
   const http = httpServer(createServer(gateway, { whoAsks, rateLimits, corsOrigins }))
+  // Apart from the payments' connections: they shall not wait for a queue of webhooks.
+  const eventsSql = connect(databaseUrl, { connectionsMax: EVENTS_CONNECTIONS, statementTimeoutMs })
+  stops.push(() => eventsSql.end({ timeout: 0 }))
+  const live = await startLive(gateway, eventsSql)
   const leave = leaver(http)
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
-  stops.push((reason) =>
-    leave(gateway, {
-      // A person at a terminal has no load balancer to wait for.
-      delayMs: reason === 'SIGTERM' ? config.shutdownDelayMs : 0,
-      stopRecovery: () => sweeper.stop(),
-    }),
-  )
+  const webhooks = await startWebhooks({ ...gateway, sql: eventsSql }, config.webhook)
+  const reconciler = startReconciler(gateway, { everyHours: config.reconcileEveryHours })
+  const stopRecovery = async () => {
+    await Promise.all([sweeper.stop(), webhooks.stop(), reconciler.stop(), drained(gateway.inFlight)])
+    // The last ones to hear of it: what was settled until now is told.
+    await live.stop()
+  }
+  // A person at a terminal has no load balancer to wait for.
+  const delayMs = (reason: string) => (reason === 'SIGTERM' ? config.shutdownDelayMs : 0)
+  stops.push((reason) => leave(gateway, { delayMs: delayMs(reason), stopRecovery }))
   const host = config.host.includes(':') ? `[${config.host}]` : config.host
   return {
     url: `http://${host === '0.0.0.0' || host === '127.0.0.1' ? 'localhost' : host}:${port}`,
@@ -111,63 +125,9 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   }
 }
 
+/** And one more that only listens. */
+const EVENTS_CONNECTIONS = 2
 const LAST_EXCHANGES_MS = 500
-
-/** An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. */
-async function startWhatIsMissing(
-  config: Config,
-  stops: Stop[],
-): Promise<{ databaseUrl: string; bankUrl: string }> {
-  let { databaseUrl, bankUrl } = config
-  if (databaseUrl !== null && bankUrl !== null) return { databaseUrl, bankUrl }
-  const server = await startEmbedded({ folder: join(config.dataFolder, 'postgres'), durable: true }).catch(
-    (error: unknown) => {
-      throw new StartRefused(error instanceof Error ? error.message : String(error))
-    },
-  )
-  stops.push(() => server.stop())
-  if (databaseUrl === null) {
-    await server.createDatabase('gateway')
-    databaseUrl = server.url('gateway')
-  }
-  if (bankUrl === null) {
-    await server.createDatabase('bank')
-    const { startSimulator } = await import('./simulator/simulator.ts')
-    const { port, ...settings } = config.simulator
-    const simulator = await startSimulator({ databaseUrl: server.url('bank'), port, settings }).catch(
-      (error: unknown) => {
-        throw new StartRefused(
-          `The simulated bank cannot listen on port ${port} (${String(Object(error).code)}). Stop what listens there, or choose another with SIMULATOR_PORT.`,
-        )
-      },
-    )
-    stops.push(() => simulator.close())
-    bankUrl = simulator.url
-  }
-  return { databaseUrl, bankUrl }
-}
-
-/** Never the URL: it holds the password. */
-function databaseTrouble(error: unknown): string {
-  const { code, message } = Object(error) as { code?: unknown; message?: unknown }
-  switch (code) {
-    case 'ECONNREFUSED':
-    case 'CONNECT_TIMEOUT':
-      return 'No Postgres answers at the host and port of DATABASE_URL.'
-    case 'ENOTFOUND':
-    case 'EAI_AGAIN':
-      return 'The host of DATABASE_URL is not known.'
-    case '28P01':
-    case '28000':
-      return 'Postgres refuses the user or the password of DATABASE_URL.'
-    case '3D000':
-      return 'The database that DATABASE_URL names does not exist.'
-    case '42501':
-      return 'The user of DATABASE_URL may not create tables.'
-    default:
-      return `The database could not be prepared: ${String(message)}.`
-  }
-}
 
 main().then(
   // An orphaned timer or socket must not keep a stopped gateway alive.

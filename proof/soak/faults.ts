@@ -26,6 +26,15 @@ const KILL_EVERY_MS = 10_000
 const BANK_CUT_EVERY_MS = 60_000
 const BANK_CUT_MS = 3_000
 const POSTGRES_RESTART_EVERY_MS = 90_000
+/** Beyond what was asked for: long enough for its lease to pass to another, and then it wakes up. */
+const SUSPEND_EVERY_MS = 100_000
+const SUSPEND_MS = 60_000
+/**
+ * Before the same fault strikes again, clients must have had one answer for so many (unscaled) milliseconds, a tenth of
+ * what is usual. On a busy machine a start or restart can take as long as the interval: nothing else would be proven.
+ */
+const MS_PER_ANSWER = 2_000
+const POLL_MS = 20
 
 export function startFaults(options: {
   bank: Simulator
@@ -34,17 +43,21 @@ export function startFaults(options: {
   gateways: Gateways
   scale: number
   random: () => number
+  /** Final answers that clients have had so far. */
+  answers: () => number
 }): Faults {
-  const { bank, bankServer, receiptsServer, gateways, scale, random } = options
+  const { bank, bankServer, receiptsServer, gateways, scale, random, answers } = options
   bank.settings.failureRate = CHAOS_SHARE
   for (const [what, probability] of Object.entries(SHARES)) {
     bank.faults.add(what as FaultKind, { times: null, probability })
   }
   const stopped = new AbortController()
-  const done = { kills: 0, cuts: 0, restarts: 0 }
+  const done = { kills: 0, suspensions: 0, cuts: 0, restarts: 0 }
+  const wait = async (ms: number) => await pause(ms, null, { signal: stopped.signal }).catch(() => null)
   const every = async (everyMs: number, strike: () => Promise<void> | void) => {
-    for (;;) {
-      await pause(everyMs * scale, null, { signal: stopped.signal }).catch(() => null)
+    for (let struckAt = 0; ; struckAt = answers()) {
+      await wait(everyMs * scale)
+      while (!stopped.signal.aborted && answers() < struckAt + everyMs / MS_PER_ANSWER) await wait(POLL_MS)
       if (stopped.signal.aborted) return
       await strike()
     }
@@ -52,6 +65,9 @@ export function startFaults(options: {
   const kept = Promise.all([
     every(KILL_EVERY_MS, () => {
       done.kills += gateways.kill(random) ? 1 : 0
+    }),
+    every(SUSPEND_EVERY_MS, async () => {
+      done.suspensions += (await gateways.suspend(random, () => wait(SUSPEND_MS * scale))) ? 1 : 0
     }),
     every(BANK_CUT_EVERY_MS, async () => {
       done.cuts += 1
@@ -78,6 +94,7 @@ export function startFaults(options: {
         ["done, key lost: the bank's database was gone", count(({ keyLost }) => keyLost === 'database')],
         ["commit broken off with the bank's database", count(({ committed }) => committed === 'perhaps')],
         ['gateway killed', done.kills],
+        ['gateway suspended beyond its lease', done.suspensions],
         ["bank's database cut off", done.cuts],
         ['our Postgres restarted', done.restarts],
       ])

@@ -11,6 +11,8 @@ export type Gateways = {
    * machine none would live long enough to do anything.
    */
   kill(random: () => number): boolean
+  /** One stands still for as long as `wait` takes, as a machine does that is suspended; false when none is up. */
+  suspend(random: () => number, wait: () => Promise<unknown>): Promise<boolean>
   /** Of those that ended though nobody had killed them: with which code. Starts that were refused do not count. */
   ended: (number | null)[]
   /** All that they have written. */
@@ -65,6 +67,14 @@ export async function startGateways(count: number, env: Record<string, string>):
       killed.add(gateway)
       up.delete(gateway)
       void gateway.end('SIGKILL')
+      return true
+    },
+    suspend: async (random, wait) => {
+      const gateway = any(random)
+      if (gateway === null) return false
+      gateway.child.kill('SIGSTOP')
+      await wait()
+      gateway.child.kill('SIGCONT')
       return true
     },
     ended,

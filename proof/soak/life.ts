@@ -9,26 +9,29 @@ import type { FollowUp, Life } from './plan.ts'
 
 /**
  * The life of a payment as FicMart's order service leads it: ask, repeat as advised until there is a final answer, go
- * on. Beside it duplicates ask for the same, another request tries to use the key, and a late client hangs up and comes
- * back when all is over.
+ * on. Beside it duplicates ask for the same, another request tries to use the key, and a late client hangs up. What it
+ * resolves with is to be called when recovery has had its time: then all is asked again, and those come who have not yet.
  */
-export async function live(world: World, life: Life): Promise<void> {
+export async function live(world: World, life: Life): Promise<() => Promise<void>> {
   const others = [...life.others]
   const beside: Promise<unknown>[] = []
-  const late: Request[] = []
   let asked: Request[] = []
 
   const paid = await authorize()
   if (paid !== null) {
     for (const step of life.steps) {
       const answers = await Promise.all(step.map(async (kind) => await followUp(kind, paid)))
-      if (!answers.some((answer) => answer?.code === undefined)) break
+      if (!answers.some((answer) => answer !== null && answer.code === undefined)) break
     }
   }
-  // The life was shorter than they were meant for.
-  for (const { who } of others.splice(0)) join(who, asked.at(-1))
   await Promise.all(beside)
-  await Promise.all(late.map(async (request) => await untilFinal(world, 'late', request)))
+  return comeBack
+
+  async function comeBack(): Promise<void> {
+    for (const request of asked) await untilFinal(world, 'late', request)
+    for (const { who } of others.splice(0)) join(who, asked.at(-1))
+    await Promise.all(beside)
+  }
 
   async function authorize(): Promise<{ id: string; cents: number } | null> {
     for (const cents of life.amountsCents) {
@@ -66,7 +69,7 @@ export async function live(world: World, life: Life): Promise<void> {
       others.splice(others.indexOf(other), 1)
       join(other.who, request)
     }
-    return await untilFinal(world, 'first', request)
+    return life.isPatient ? await untilFinal(world, 'first', request) : await askOnce(world, 'first', request)
   }
 
   function join(who: (typeof others)[number]['who'], request: Request | undefined): void {
@@ -82,9 +85,8 @@ export async function live(world: World, life: Life): Promise<void> {
         )
         return
       case 'late':
-        // Nobody hears the answer; the request is under way all the same.
+        // Nobody hears the answer; the request is under way all the same. It comes back in the end.
         beside.push(ask(world, request, AbortSignal.timeout(soonMs)))
-        late.push(request)
     }
   }
 }
@@ -107,23 +109,13 @@ function conflicting(request: Request): Request {
     : { ...request, kind: kind === 'void' ? 'capture' : 'void' }
 }
 
+type Who = 'first' | 'duplicate' | 'conflict' | 'late'
+
 /** Asks and asks again, as the advice is, until the answer is final; null when the run was over before. */
-async function untilFinal(
-  world: World,
-  who: 'first' | 'duplicate' | 'conflict' | 'late',
-  request: Request,
-): Promise<Answered | null> {
+async function untilFinal(world: World, who: Who, request: Request): Promise<Answered | null> {
   while (!world.over.aborted) {
-    const answer = await ask(world, request)
-    const isFinal =
-      answer !== null && (answer.code === undefined || ['NEW_KEY', 'DO_NOT_RETRY'].includes(answer.retry))
-    if (isFinal) {
-      const kept = answer.code === undefined ? { version: answer.transition.version } : { code: answer.code }
-      world.seen.answers.push({ key: request.input.idempotencyKey, client: who, answer: kept })
-    }
-    // With the payment in it, it is an operation on record that is unknown; without, the gateway could not look.
-    if (isFinal || (answer?.code === 'OUTCOME_UNKNOWN' && answer.payment !== null)) request.isRecorded()
-    if (isFinal) return answer
+    const answer = await askOnce(world, who, request)
+    if (answer !== null && isFinal(answer)) return answer
     const adviceMs = answer?.code === undefined ? null : answer.retryAfterMs
     await pause((0.5 + request.random()) * (adviceMs ?? RETRY_MS) * world.scale)
   }
@@ -133,3 +125,19 @@ async function untilFinal(
 }
 
 const RETRY_MS = 500
+
+async function askOnce(world: World, who: Who, request: Request): Promise<Answered | null> {
+  const answer = await ask(world, request)
+  if (answer === null) return null
+  if (isFinal(answer)) {
+    const kept = answer.code === undefined ? { version: answer.transition.version } : { code: answer.code }
+    world.seen.answers.push({ key: request.input.idempotencyKey, client: who, answer: kept })
+  }
+  // With the payment in it, it is an operation on record that is unknown; without, the gateway could not look.
+  if (isFinal(answer) || (answer.code === 'OUTCOME_UNKNOWN' && answer.payment !== null)) request.isRecorded()
+  return answer
+}
+
+function isFinal(answer: Answered): boolean {
+  return answer.code === undefined || ['NEW_KEY', 'DO_NOT_RETRY'].includes(answer.retry)
+}

@@ -11,6 +11,8 @@ export type Life = {
   steps: FollowUp[][]
   /** Beside the first client, each at an operation of the life (counted from 0; the last when there are fewer). */
   others: { who: 'duplicate' | 'conflict' | 'late'; at: number }[]
+  /** Asks again until there is an answer. One that is not leaves the rest to recovery, and all others come afterwards. */
+  isPatient: boolean
   random: () => number
 }
 
@@ -27,13 +29,15 @@ const LIVES: readonly [FollowUp[][], ...FollowUp[][][]] = [
 
 const AMOUNT_CENTS_MIN = 1_000
 const AUTHORIZE_TRIES = 2
+const PATIENT_SHARE = 0.75
 
 export function planLives(payments: number, seed: number): Life[] {
   return Array.from({ length: payments }, (_, number) => {
     // Each life has numbers of its own: how others go on does not change it.
     const random = seeded(seed + number)
     const steps = pick(random, LIVES)
-    const at = () => Math.floor(random() * (steps.length + 1))
+    const isPatient = random() < PATIENT_SHARE
+    const at = () => (isPatient ? Math.floor(random() * (steps.length + 1)) : Infinity)
     return {
       number,
       amountsCents: Array.from(
@@ -42,6 +46,7 @@ export function planLives(payments: number, seed: number): Life[] {
       ),
       steps,
       others: (['duplicate', 'duplicate', 'conflict', 'late'] as const).map((who) => ({ who, at: at() })),
+      isPatient,
       random,
     }
   })

@@ -44,6 +44,7 @@ const LIVES_AT_ONCE_MIN = 40
 /** A lease, in which lives that have begun still meet faults. */
 const LAST_FAULTS_MS = 50_000
 const RECOVERY_MS = 90_000
+/** For each thousand of payments, whatever the scale: who comes back then needs it only when something has gone wrong. */
 const LAST_ANSWERS_MS = 60_000
 
 export async function soak({ payments, scale, seed, show }: SoakOptions): Promise<SoakReport> {
@@ -55,7 +56,12 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
   const over = new AbortController()
   const seen = nothingSeen()
   try {
-    const faults = startFaults({ ...stage, scale, random: seeded(seed + 1) })
+    const faults = startFaults({
+      ...stage,
+      scale,
+      random: seeded(seed + 1),
+      answers: () => seen.answers.length,
+    })
     const gatewayUrl = (random: () => number) => gateways.url(random)
     const lives = begin(planLives(payments, seed), { gatewayUrl, scale, over: over.signal, seen })
     const watching = watch(over.signal, async () => {
@@ -72,8 +78,7 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
     await faults.stop()
     const struck = faults.counts()
     const recovered = await recovery(receiptsUrl, scale)
-    // Clients ask once more for what has been settled.
-    await Promise.race([lives.allDone, pause(LAST_ANSWERS_MS * scale)])
+    await Promise.race([lives.comeBack(), pause(LAST_ANSWERS_MS * (1 + payments / 1_000))])
     over.abort()
     await Promise.all([lives.allDone, watching])
 
@@ -92,6 +97,8 @@ type Lives = {
   count: { begun: number; done: number }
   allBegun: Promise<void>
   allDone: Promise<unknown>
+  /** Late clients, when all is done. */
+  comeBack(): Promise<unknown>
 }
 
 function begin(plan: Life[], world: World): Lives {
@@ -104,15 +111,20 @@ function begin(plan: Life[], world: World): Lives {
   const allDone = Promise.all(
     plan.map(async (life) => {
       await pause((life.number / plan.length) * withinMs)
-      await places.runExclusive(async () => {
+      return await places.runExclusive(async () => {
         count.begun += 1
         if (count.begun === plan.length) lastBegins()
-        await live(world, life)
+        const comeBack = await live(world, life)
         count.done += 1
+        return comeBack
       })
     }),
   )
-  return { count, allBegun, allDone }
+  const comeBack = async () =>
+    await Promise.all(
+      (await allDone).map(async (again) => await places.runExclusive(async () => await again())),
+    )
+  return { count, allBegun, allDone, comeBack }
 }
 
 /**

@@ -86,8 +86,8 @@ export type Bank = {
    * the circuit is open or slots and queue are full. Work that sends nothing (a replay) is run all the same.
    */
   admit<T>(work: (refused: Refused | null) => Promise<T>): Promise<T>
-  /** For metrics. `inFlight` and `queued` count admitted work. */
-  state(): { circuit: CircuitPosition; inFlight: number; queued: number }
+  /** `inFlight` (of at most `inFlightMax`) and `queued` count admitted work. */
+  state(): { circuit: CircuitPosition; inFlight: number; inFlightMax: number; queued: number }
   /** Stops the circuit's timer, waits for exchanges under way (the operations have ended before), then ends connections. */
   close(): Promise<void>
 }

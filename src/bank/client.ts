@@ -9,6 +9,7 @@ import type { BreakerSettings } from './circuit.ts'
 import { ENDPOINTS } from './endpoints.ts'
 import { createHttp } from './http.ts'
 import type { Ask, Exchange } from './http.ts'
+import { observed } from './observed.ts'
 
 /**
  * The bank. Each question is one exchange through the circuit; what came back is read once (answer.ts) and recorded.
@@ -56,11 +57,12 @@ export function createBank(options: BankOptions): Bank {
       log.error(
         {
           alarm: 'bank-request-misused',
+          operation: key,
           endpoint: call.endpoint,
           httpStatus: call.httpStatus,
           errorCode: call.errorCode,
         },
-        `bank refused a request of ours as malformed: ${answer.reason}`,
+        `the bank refused a request of ours as malformed (${answer.reason}): nothing was done, it is not sent again; a bug of ours, or a wrong BANK_URL`,
       )
     return { answer, calls: [call] }
   }
@@ -115,7 +117,7 @@ export function createBank(options: BankOptions): Bank {
     }
   }
 
-  return {
+  const bank: Bank = {
     send,
     probe,
     look,
@@ -124,6 +126,7 @@ export function createBank(options: BankOptions): Bank {
     state: () => ({
       circuit: circuit.position(),
       inFlight: maxInFlight - slots.executionSlots,
+      inFlightMax: maxInFlight,
       queued: maxQueued - slots.queueSlots,
     }),
     close: async () => {
@@ -131,6 +134,7 @@ export function createBank(options: BankOptions): Bank {
       await http.close()
     },
   }
+  return observed(bank, log)
 }
 
 function recordOf(

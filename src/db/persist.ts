@@ -1,4 +1,10 @@
 import type { Gateway } from '../gateway.ts'
+import { databaseRepeats, databaseSeconds, statementsInFlight } from '../observe/metrics.ts'
+import { inSpan } from '../observe/span.ts'
+import type { Ids } from '../observe/span.ts'
+
+/** What a statement is for, as logs, traces and numbers name it, and whom it concerns. */
+export type Step = Ids & { name: string }
 
 /**
  * Runs one statement until the database has answered it. Every statement on the money path guards itself (a token, a
@@ -7,25 +13,36 @@ import type { Gateway } from '../gateway.ts'
  */
 export async function persist<T>(
   gateway: Gateway,
+  { name, ...ids }: Step,
   deadlineMs: number,
   statement: () => PromiseLike<T>,
 ): Promise<T> {
-  for (let failures = 0; ;) {
-    try {
-      return await statement()
-    } catch (error) {
-      failures += 1
-      const pauseMs = gateway.random() * Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** failures)
-      if (!isPassing(error) || gateway.clock.monotonicMs() + pauseMs >= deadlineMs) throw error
-      gateway.log.warn({ code: codeOf(error), failures }, 'the database did not answer; saying it again')
-      await gateway.clock.sleep(pauseMs)
+  const over = databaseSeconds.startTimer({ step: name })
+  return await inSpan(name, ids, async () => {
+    for (let failures = 0; ;) {
+      try {
+        return await answered(statement())
+      } catch (error) {
+        failures += 1
+        const pauseMs = gateway.random() * Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** failures)
+        if (!isPassing(error) || gateway.clock.monotonicMs() + pauseMs >= deadlineMs) throw error
+        databaseRepeats.inc({ step: name })
+        const line = { step: name, ...ids, code: codeOf(error), failures }
+        gateway.log.warn(line, 'the database did not answer; saying it again')
+        await gateway.clock.sleep(pauseMs)
+      }
     }
-  }
+  }).finally(over)
 }
 
-/** Superseded: every statement of `connect`'s ends in bounded time by itself (pool.ts). */
+/** A statement of `connect`'s, which ends in bounded time by itself (pool.ts), counted while it is under way. */
 export async function answered<T>(statement: PromiseLike<T>): Promise<T> {
-  return await statement
+  statementsInFlight.inc()
+  try {
+    return await statement
+  } finally {
+    statementsInFlight.dec()
+  }
 }
 
 const PAUSE_BASE_MS = 10

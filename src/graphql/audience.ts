@@ -60,6 +60,7 @@ class AudiencePlugin<Types extends SchemaTypes> extends BasePlugin<Types> {
     const options: object = {
       ...(!isDecided && { authScopes: STAFF }),
       ...(parentType === 'Query' && { complexity: field.type.kind === 'List' ? SHORT_LIST : LOOKUP_COST }),
+      ...(parentType === 'Subscription' && { complexity: LOOKUP_COST }),
       ...(parentType === 'Mutation' && { complexity: MUTATION_COST }),
       ...('first' in field.args && { complexity: costOfPage }),
       ...(name === 'edges' && { complexity: EDGES_COST }),

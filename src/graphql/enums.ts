@@ -1,3 +1,4 @@
+import type { WebhookStatus } from '../events/deliveries.ts'
 import type { Retry } from '../operation/problems.ts'
 import type {
   AuditAction,
@@ -8,6 +9,8 @@ import type {
   PaymentState,
   ProblemCode,
 } from '../payment/payment.ts'
+import type { DiscrepancyKind } from '../recovery/reconcile/discrepancy.ts'
+import type { Reconciliation } from '../recovery/reconcile/runs.ts'
 import type { ReviewOutcome } from '../recovery/review.ts'
 import { describedEnum } from './described-enum.ts'
 
@@ -87,6 +90,7 @@ export const AuditActionEnum = describedEnum<AuditAction>(
     RERUN_RECOVERY: 'Let recovery try again at once.',
     ENTER_BANK_REFERENCE: "Entered the bank's own id, which the bank confirmed.",
     CLOSE_REVIEW: "Ended a case by the outcome that the bank's statement shows.",
+    RESEND_WEBHOOK: 'Had a webhook sent again.',
   },
 )
 
@@ -122,6 +126,57 @@ export const ProblemCodeEnum = describedEnum<ProblemCode>(
       "The bank's own reference that the operation needs is missing or unknown to the bank.",
     BANK_REFERENCE_REFUSED: 'For operators: the bank does not confirm the reference that was entered.',
     NOTHING_TO_SETTLE: 'For operators: nothing about the payment waits for that.',
+    WEBHOOK_NOT_FOUND: 'For operators: there is no webhook with this id.',
     INVALID_INPUT: 'The input is not valid; nothing was stored or sent.',
+  },
+)
+
+export const WebhookStatusEnum = describedEnum<WebhookStatus>(
+  'WebhookStatus',
+  "Whether FicMart's back end has taken a webhook.",
+  {
+    PENDING: 'Not sent yet, or to be sent again because an operator wants it.',
+    FAILING: 'Sent in vain so far; it is sent again, for three days.',
+    DELIVERED: 'The receiver has answered 2xx.',
+    GIVEN_UP: 'Sent in vain for three days. An operator can have it sent again.',
+  },
+)
+
+export const ReconciliationKindEnum = describedEnum<Reconciliation['kind']>(
+  'ReconciliationKind',
+  'How receipts and bank are compared.',
+  {
+    GET: 'The bank is asked for each id that a receipt has: existence, amount, currency, parent.',
+    STATEMENT:
+      "The bank's own ledger, exported as a file, is compared both ways: it also shows what no receipt knows of.",
+  },
+)
+
+export const ReconciliationStatusEnum = describedEnum<'UNDER_WAY' | 'STOPPED' | 'FINISHED'>(
+  'ReconciliationStatus',
+  'Whether a reconciliation has ended.',
+  {
+    UNDER_WAY: 'A process works on it, or will in a moment.',
+    STOPPED: 'Ended before its end: `note` says why. It can be taken up again where it was.',
+    FINISHED: 'Everything was compared.',
+  },
+)
+
+export const DiscrepancyKindEnum = describedEnum<DiscrepancyKind>(
+  'DiscrepancyKind',
+  'What receipts and bank do not agree about.',
+  {
+    ORPHAN_HOLD: 'The bank holds an amount that no receipt and no stray hold knows of. It is no charge.',
+    NOT_IN_RECEIPTS: 'The bank has a transaction that belongs to no receipt.',
+    NOT_AT_BANK: 'A receipt has an id that the bank does not know, or that its statement lacks.',
+    STATE_DIFFERS:
+      'The bank is further than the receipt: it has captured, voided or refunded what is not recorded so.',
+    ID_MISSING: 'Both sides agree that it was done; the receipt only lacks the id.',
+    ID_DIFFERS: 'The receipt has another id for the same thing: it was perhaps done twice.',
+    AMOUNT_DIFFERS: 'The amounts differ.',
+    CURRENCY_DIFFERS: 'The currencies differ.',
+    PARENT_DIFFERS: 'At the bank it belongs to another authorization or capture.',
+    UNCLEAR_ANSWER: 'A bank that is well answers about it in a way that cannot be understood.',
+    DUPLICATE_LINE: 'The statement has the same id more than once.',
   },
 )

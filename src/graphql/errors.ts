@@ -43,6 +43,7 @@ const HTTP_STATUS = {
   UNAUTHENTICATED: { status: 401, spec: false },
   FORBIDDEN: { status: 403, spec: true },
   CSRF_PREVENTED: { status: 403, spec: false },
+  TOO_MANY_SUBSCRIPTIONS: { status: 429, spec: false },
   RATE_LIMITED: { status: 429, spec: false },
   UNAVAILABLE: { status: 503, spec: false },
 } as const

@@ -28,7 +28,7 @@ export function corsFor(origins: ReadonlySet<string>) {
       origin,
       methods: ['POST'],
       allowedHeaders: ['content-type', 'authorization'],
-      exposedHeaders: ['retry-after'],
+      exposedHeaders: ['retry-after', 'x-request-id'],
       credentials: false,
       maxAge: 3_600,
     }

@@ -1,7 +1,13 @@
 import cardValidator from 'card-validator'
 import { z } from 'zod'
 import { Card } from '../payment/card.ts'
-import { uuidOfCursor, uuidOfPaymentId } from '../payment/ids.ts'
+import {
+  transitionOfCursor,
+  transitionOfEventId,
+  uuidOfCursor,
+  uuidOfPaymentId,
+  uuidOfReconciliationId,
+} from '../payment/ids.ts'
 
 /**
  * What an input must be, and the reasons that a client is told. They are said in our words, each of them: a reason must
@@ -47,11 +53,22 @@ export const amountCents = z.number().min(1, AMOUNT_REASON).max(AMOUNT_CENTS_MAX
 
 /** Comes out as the UUID. */
 export const paymentIdText = read(uuidOfPaymentId, 'must be a payment\'s id: "pay_" and a UUID in lower case')
+const CURSOR_REASON = 'must be a cursor that this API gave: endCursor, or the cursor of an edge'
 /** Comes out as the UUID. */
-export const cursorText = read(
-  uuidOfCursor,
-  'must be a cursor that this API gave: endCursor, or the cursor of an edge',
+export const cursorText = read(uuidOfCursor, CURSOR_REASON)
+
+export const reconciliationIdText = read(
+  uuidOfReconciliationId,
+  'must be a reconciliation\'s id: "rec_" and a UUID in lower case',
 )
+
+/** Comes out as the payment and version of its transition. */
+export const eventIdText = read(
+  transitionOfEventId,
+  'must be a webhook\'s id: "evt_", a UUID in lower case, "_" and a number',
+)
+/** Comes out as a transition, too. */
+export const eventCursorText = read(transitionOfCursor, CURSOR_REASON)
 
 export const PAGE_MAX = 100
 export const PAGE_DEFAULT = 20
@@ -105,10 +122,11 @@ function checked(reasonAgainst: (text: string) => string | null) {
   })
 }
 
-function read(uuidOf: (text: string) => string | null, reason: string) {
+/** `valueIn`: null when there is none. */
+function read<Value>(valueIn: (text: string) => Value | null, reason: string) {
   return z.string().transform((text, context) => {
-    const uuid = uuidOf(text)
-    if (uuid !== null) return uuid
+    const value = valueIn(text)
+    if (value !== null) return value
     context.addIssue({ code: 'custom', message: reason })
     return z.NEVER
   })

@@ -1,5 +1,6 @@
 import { createContextCache } from '@pothos/core'
 import DataLoader from 'dataloader'
+import { deliveriesOfPayments } from '../events/deliveries.ts'
 import {
   auditLinesOfPayments,
   bankCallsOfOperations,
@@ -40,6 +41,10 @@ export const loaders = createContextCache(({ gateway }: Context) => ({
   strayHolds: many(
     (ids) => strayHoldsOfPayments(gateway, ids),
     (hold) => hold.paymentId,
+  ),
+  deliveries: many(
+    (ids) => deliveriesOfPayments(gateway, ids),
+    (delivery) => delivery.paymentId,
   ),
   auditLines: many(
     (ids) => auditLinesOfPayments(gateway, ids),

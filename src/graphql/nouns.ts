@@ -1,3 +1,4 @@
+import type { Delivery } from '../events/deliveries.ts'
 import type { AuditLine, BankCall, Operation, Payment, StrayHold, Transition } from '../payment/payment.ts'
 import { builder } from './builder.ts'
 
@@ -9,3 +10,4 @@ export const TransitionType = builder.objectRef<Transition>('Transition')
 export const BankCallType = builder.objectRef<BankCall>('BankCall')
 export const StrayHoldType = builder.objectRef<StrayHold>('StrayHold')
 export const AuditLineType = builder.objectRef<AuditLine>('AuditLine')
+export const WebhookDeliveryType = builder.objectRef<Delivery>('WebhookDelivery')

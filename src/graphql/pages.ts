@@ -75,6 +75,7 @@ export const paymentFilter = z
     states,
     needsReview: flag,
     possibleOrphanHold: flag,
+    strayHold: flag,
     operationInFlight: flag,
     expiringBefore: moment,
     createdAfter: moment,
@@ -106,6 +107,10 @@ export const PaymentFilterInput = builder.inputType('PaymentFilter', {
     possibleOrphanHold: t.boolean({
       required: false,
       description: 'Failed with a hold perhaps left at the bank, or not.',
+    }),
+    strayHold: t.boolean({
+      required: false,
+      description: 'With a hold at the bank that no payment wants and that is not released yet, or without.',
     }),
     operationInFlight: t.boolean({
       required: false,

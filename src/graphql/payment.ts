@@ -143,7 +143,7 @@ function momentOf(state: PaymentState, description: string) {
     type: 'DateTime' as const,
     nullable: true as const,
     authScopes: EVERYONE,
-    description: `${description} Null when it never was.`,
+    description: `${description} Null as long as that has not happened.`,
     resolve: async (payment: Payment, args: object, context: Context): Promise<Date | null> => {
       const transitions = await history(payment, args, context)
       return transitions.find(({ toState }) => toState === state)?.at ?? null

@@ -167,6 +167,11 @@ const NothingToSettle = problemType('NothingToSettle').implement({
   description: 'Nothing about this payment waits for that. Nothing was changed.',
 })
 
+const WebhookNotFound = problemType('WebhookNotFound').implement({
+  interfaces: [PaymentProblem],
+  description: 'There is no webhook with this id. Nothing was changed.',
+})
+
 const FieldProblemType = builder.objectRef<FieldProblem>('FieldProblem').implement({
   description: 'One field of an input that is not valid.',
   authScopes: EVERYONE,
@@ -207,6 +212,7 @@ export const problemTypes: Record<ProblemCode, ProblemType> = {
   BANK_REFERENCE_MISSING: BankReferenceMissing,
   BANK_REFERENCE_REFUSED: BankReferenceRefused,
   NOTHING_TO_SETTLE: NothingToSettle,
+  WEBHOOK_NOT_FOUND: WebhookNotFound,
   INVALID_INPUT: InvalidInput,
 }
 

@@ -18,7 +18,11 @@ export function publicError(error: GraphQLError, quote: Quote, log: Logger): Gra
       http,
     })
   }
-  log.error({ fault: traceOf(cause), field: error.nodes?.map(nameOf).join('.') }, 'a request met a fault')
+  const field = error.nodes?.map(nameOf).join('.')
+  log.error(
+    { fault: traceOf(cause), field },
+    'a request met a fault; its client was told "Unexpected error."',
+  )
   return rewritten(error, 'Unexpected error.', { code: 'INTERNAL_SERVER_ERROR', unexpected: true })
 }
 

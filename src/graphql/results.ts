@@ -77,7 +77,11 @@ const FOLLOW_UP = [
 ] as const satisfies ProblemCode[]
 
 /** These answer no operation. */
-const FOR_OPERATORS: ReadonlySet<ProblemCode> = new Set(['BANK_REFERENCE_REFUSED', 'NOTHING_TO_SETTLE'])
+const FOR_OPERATORS: ReadonlySet<ProblemCode> = new Set([
+  'BANK_REFERENCE_REFUSED',
+  'NOTHING_TO_SETTLE',
+  'WEBHOOK_NOT_FOUND',
+])
 
 export const AuthorizePaymentResult = resultOf('AuthorizePayment', 'AUTHORIZE', [
   ...ALWAYS,

@@ -34,8 +34,8 @@ const EvidenceType = builder.objectRef<ReviewEvidence>('Evidence').implement({
   }),
 })
 
-const FactType = builder.objectRef<{ name: string; value: string }>('Fact').implement({
-  description: 'One thing that is known about a payment under review.',
+export const FactType = builder.objectRef<{ name: string; value: string }>('Fact').implement({
+  description: 'One thing that is known about a payment.',
   fields: (t) => ({
     name: t.exposeString('name', { description: 'What it is, for instance `amountCents`.' }),
     value: t.exposeString('value', { description: 'As text.' }),
@@ -80,7 +80,8 @@ AuditLineType.implement({
     entered: t.field({
       type: [FactType],
       description: 'What was entered, for instance the outcome or the reference; by name.',
-      resolve: ({ detail: { outcome, bankReference } }) => factsOf({ outcome, bankReference }),
+      resolve: ({ detail: { outcome, bankReference, webhook } }) =>
+        factsOf({ outcome, bankReference, webhook }),
     }),
     closedReview: t.string({
       nullable: true,
@@ -102,7 +103,7 @@ AuditLineType.implement({
   }),
 })
 
-function factsOf(facts: Record<string, string | number | null | undefined>) {
+export function factsOf(facts: Record<string, string | number | null | undefined>) {
   return Object.entries(facts)
     .filter(([, value]) => value != null)
     .toSorted(([one], [other]) => (one < other ? -1 : 1))

@@ -1,11 +1,14 @@
 import { setTimeout as pause } from 'node:timers/promises'
+import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { GraphQLError } from 'graphql'
+import type { ExecutionResult } from 'graphql'
 import { createYoga, useReadinessCheck } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
 import { rateLimiter } from '../access/rate-limit.ts'
 import type { RateLimits } from '../access/rate-limit.ts'
-import type { WhoAsks } from '../access/who.ts'
+import type { Role, WhoAsks } from '../access/who.ts'
 import type { Gateway } from '../gateway.ts'
+import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
 import { maySeeSchema } from './audience.ts'
 import { documentCache } from './card-in-document.ts'
@@ -14,9 +17,12 @@ import { ApiError } from './errors.ts'
 import { corsFor, knowClient, noSimpleRequests, onlyWhatMayRun } from './gate.ts'
 import type { Asked } from './gate.ts'
 import { graphiqlPage } from './graphiql-page.ts'
+import { metricsPage } from './metrics-page.ts'
 import { publicError } from './public-errors.ts'
 import { quoteOnly } from './quoting.ts'
 import type { Quote } from './quoting.ts'
+import { nameRequest } from './request-name.ts'
+import type { Named } from './request-name.ts'
 import { schema } from './schema.ts'
 
 /**
@@ -25,10 +31,18 @@ import { schema } from './schema.ts'
  */
 export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigins }: ServerOptions) {
   const quote = quoteOnly(schema)
-  return createYoga<Asked, Context>({
+  return createYoga<Asked & Named, Context>({
     schema,
-    context: ({ who }) => ({ gateway, ...who }),
+    context: ({ who, request, requestId, trace }) => ({
+      gateway: logging(gateway, requestId),
+      // What a browser says of its trace decides nothing here.
+      trace: who.role === 'customer' ? ROOT_CONTEXT : trace,
+      request,
+      ...who,
+    }),
     plugins: [
+      nameRequest,
+      metricsPage(gateway, whoAsks),
       useReadinessCheck({ endpoint: '/health/ready', check: () => isReady(gateway) }),
       graphiqlPage(whoAsks),
       noSimpleRequests,
@@ -65,8 +79,24 @@ const BODY_BYTES_MAX = 100_000
 /** A load balancer gives up after a second or more. */
 const READY_WITHIN_MS = 900
 
+/** The gateway for one request: every line that is logged on its behalf says so. */
+function logging(gateway: Gateway, request: string): Gateway {
+  return { ...gateway, log: gateway.log.child({ request }) }
+}
+
 /** Nothing that a client sent may come back in an error, or go into the log. */
-function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<object, Asked> {
+function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked> {
+  const inOurWords = (
+    result: ExecutionResult,
+    role: Role | undefined,
+    ofRequest: Gateway['log'],
+  ): ExecutionResult => {
+    if (result.errors === undefined) return result
+    const words = role && maySeeSchema(role) ? quote : (text: string) => withoutSuggestions(quote(text))
+    const errors = result.errors.map((error) => publicError(error, words, ofRequest))
+    for (const { extensions } of errors) requestErrors.inc({ code: String(extensions['code']) })
+    return { ...result, errors }
+  }
   return {
     onRequestParse({ requestParser, setRequestParser }) {
       if (requestParser === undefined) return
@@ -79,13 +109,19 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<object, Asked>
         }
       })
     },
+    onSubscribe: ({ args }) => ({
+      onSubscribeResult: () => ({
+        onNext: ({ result, setResult }) => {
+          const { role, gateway } = args.contextValue
+          setResult(inOurWords(result, role, gateway.log))
+        },
+      }),
+    }),
     onResultProcess(processed) {
       const { result, serverContext } = processed
-      if (!('errors' in result) || result.errors === undefined) return
-      const { who } = serverContext as Partial<Asked>
-      const words = who && maySeeSchema(who.role) ? quote : (text: string) => withoutSuggestions(quote(text))
-      const errors = result.errors.map((error) => publicError(error, words, log))
-      processed.setResult({ ...result, errors })
+      const { who, requestId } = serverContext as Partial<Asked & Named>
+      if ('errors' in result)
+        processed.setResult(inOurWords(result, who?.role, log.child({ request: requestId })))
     },
   }
 }

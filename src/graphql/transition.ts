@@ -1,6 +1,6 @@
 import { OperationKindEnum, PaymentStateEnum } from './enums.ts'
 import { loaders } from './loaders.ts'
-import { OperationType, TransitionType } from './nouns.ts'
+import { OperationType, TransitionType, WebhookDeliveryType } from './nouns.ts'
 
 TransitionType.implement({
   description: "One line of a payment's history. Written once, never changed.",
@@ -27,6 +27,16 @@ TransitionType.implement({
     }),
     actor: t.exposeString('actor', {
       description: 'Who asked for it: the name of an API client, or `gateway` for the gateway itself.',
+    }),
+    delivery: t.field({
+      type: WebhookDeliveryType,
+      nullable: true,
+      description:
+        'For operators: the webhook that tells of it; null when webhooks were off when it was made.',
+      resolve: async ({ paymentId, version }, _, context) => {
+        const deliveries = await loaders(context).deliveries.load(paymentId)
+        return deliveries.find((delivery) => delivery.version === version)
+      },
     }),
     operation: t.field({
       type: OperationType,

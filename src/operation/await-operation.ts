@@ -40,7 +40,7 @@ async function pollWhileAwaited(gateway: Gateway): Promise<void> {
       }
     } catch (error) {
       // Whoever waits has a deadline of its own; the next round may do better.
-      gateway.log.warn({ err: error }, 'could not look at the operations that are waited for')
+      gateway.log.warn({ err: error }, 'could not look at the operations that are waited for; looking again')
     }
   }
   awaited.polling = false

@@ -1,7 +1,9 @@
 import { v4 as randomId } from 'uuid'
 import type { ExchangeRecord } from '../bank/bank.ts'
 import { persist } from '../db/persist.ts'
+import type { Step } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
+import { operationId, paymentId } from '../payment/ids.ts'
 import type { Audit, Operation, OperationInput, Payment } from '../payment/payment.ts'
 import { readRow, standingOf } from './standing.ts'
 import type { JsonRow, Standing } from './standing.ts'
@@ -73,7 +75,8 @@ export async function claimAgain(
     audit: next.audit ?? null,
   }
   type Row = JsonRow<'CLAIMED' | 'RESOLVED' | 'TAKEN'> & { quiet: boolean; replayable: boolean }
-  return await persist(gateway, askedAt.monotonicMs + leaseMs(gateway), async () => {
+  const deadlineMs = askedAt.monotonicMs + leaseMs(gateway)
+  return await persist(gateway, stepOf('claim again', operation), deadlineMs, async () => {
     const [row] = await gateway.sql<Row[]>`
       select * from claim_again(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
     const answer = readRow(row)
@@ -96,6 +99,12 @@ export function leaseMs(gateway: Gateway): number {
 /** The ids by which sql/ locks and finds an operation. */
 export function subject(operation: Operation) {
   return { operationId: operation.id, paymentId: operation.paymentId, orderId: orderOf(operation.input) }
+}
+
+/** How a statement about an operation is named in logs and traces. */
+export function stepOf(name: string, operation: Operation): Step {
+  const payment = operation.paymentId === null ? null : paymentId(operation.paymentId)
+  return { name, operation: operationId(operation.id), payment }
 }
 
 function orderOf(input: OperationInput): string | null {

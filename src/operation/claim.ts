@@ -48,6 +48,9 @@ export async function claimInTurn(
     // Nobody has looked the key up, so nothing may be said of it; what was perhaps claimed, recovery asks the bank about.
     if (row === null) return answer(waiting.answer)
     if (row.answer === 'CLAIMED') {
+      waiting.answer = problem('OUTCOME_UNKNOWN', { payment: row.payment })
+      // A new payment; the other operations have moved none yet.
+      if (request.kind === 'AUTHORIZE' && row.payment !== null) gateway.changes.emit('payment', row.payment)
       return { claim: { ...claimed(row), token: ids.token, askedAt, quiet: true, replayable: true } }
     }
     const known = resultOfClaim(row, request, ids, refusal, waiting)
@@ -134,7 +137,7 @@ async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: bool
     leaseMs: leaseMs(gateway),
   }
   try {
-    return await persist(gateway, deadlineMs, async () => {
+    return await persist(gateway, { name: 'claim' }, deadlineMs, async () => {
       const [row] = await gateway.sql<JsonRow<ClaimAnswer>[]>`
         select * from claim(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
       return readRow(row)

@@ -133,6 +133,12 @@ const WORDINGS: Record<ProblemCode, Wording> = {
     message: () =>
       'Nothing about this payment waits for that. Nothing was changed. Look at its review, its operations and its stray holds.',
   },
+  WEBHOOK_NOT_FOUND: {
+    retry: 'DO_NOT_RETRY',
+    retryAfterMs: null,
+    message: () =>
+      'There is no webhook with this id: the payment has no such transition, or webhooks were off when it was made. Nothing was changed. `webhookDeliveries` lists them.',
+  },
   INVALID_INPUT: {
     retry: 'DO_NOT_RETRY',
     retryAfterMs: null,

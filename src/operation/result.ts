@@ -1,4 +1,5 @@
 import type { Card } from '../payment/card.ts'
+import { operationId } from '../payment/ids.ts'
 import type {
   AuthorizeInput,
   FollowUpInput,
@@ -18,24 +19,29 @@ export type Request = { client: string; idempotencyKey: string } & (
   | { kind: 'RELEASE'; input: ReleaseInput; card: null }
 )
 
-/** The answer to a mutation. `replayed`: the key was already answered, and this is that answer. */
-export type Result =
-  | { is: 'success'; kind: OperationKind; payment: Payment; transition: Transition | null; replayed: boolean }
-  | { is: 'problem'; problem: Problem; replayed: boolean }
+/**
+ * The answer to a mutation. `replayed`: the key was already answered, and this is that answer. `operation`: `op_...`, or
+ * null where none was recorded or it is not known yet.
+ */
+export type Result = { operation: string | null; replayed: boolean } & (
+  | { is: 'success'; kind: OperationKind; payment: Payment; transition: Transition | null }
+  | { is: 'problem'; problem: Problem }
+)
 
 /** What a client is told of an operation as it stands. A fresh answer and its replay are the same by construction. */
 export function resultOf({ operation, payment, transition }: Standing, replayed: boolean): Result {
+  const of = { operation: operationId(operation.id), replayed }
   switch (operation.status) {
     case 'UNRESOLVED':
-      return { is: 'problem', problem: problem('OUTCOME_UNKNOWN', { payment }), replayed: false }
+      return { is: 'problem', problem: problem('OUTCOME_UNKNOWN', { payment }), ...of, replayed: false }
     case 'REFUSED':
-      return { is: 'problem', problem: storedProblem(operation, payment), replayed }
+      return { is: 'problem', problem: storedProblem(operation, payment), ...of }
     case 'SUCCEEDED':
       if (payment === null) throw new Error(`operation ${operation.id} succeeded without a payment`)
-      return { is: 'success', kind: operation.kind, payment, transition, replayed }
+      return { is: 'success', kind: operation.kind, payment, transition, ...of }
   }
 }
 
 export function refused(problem: Problem): Result {
-  return { is: 'problem', problem, replayed: false }
+  return { is: 'problem', problem, operation: null, replayed: false }
 }

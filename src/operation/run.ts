@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
+import { operationId, paymentId } from '../payment/ids.ts'
 import type { Audit, Operation } from '../payment/payment.ts'
 import { ask } from './ask.ts'
 import { claimAgain, isStale, TAKEOVER } from './claim-again.ts'
@@ -118,8 +119,8 @@ async function converge(gateway: Gateway, claim: Claim, first: Exchange, card: C
     }
   } catch (error) {
     gateway.log.error(
-      { err: error, operation: `op_${claim.operation.id}` },
-      'lost track of an operation; recovery goes on',
+      { err: error, operation: operationId(claim.operation.id), payment: paymentId(claim.payment.id) },
+      'lost track of an operation: nothing of its outcome is recorded; recovery asks the bank when its lease has ended',
     )
     return refused(problem('OUTCOME_UNKNOWN', { payment: claim.payment }))
   }

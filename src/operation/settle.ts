@@ -1,9 +1,10 @@
 import type { ExchangeRecord } from '../bank/bank.ts'
 import { isDuplicate, persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
+import { operationAttempts, operationsSettled } from '../observe/metrics.ts'
 import { MOVES } from '../payment/payment.ts'
 import type { Audit } from '../payment/payment.ts'
-import { callsOf, leaseMs, subject } from './claim-again.ts'
+import { callsOf, leaseMs, stepOf, subject } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
 import type { Conclusion } from './decide.ts'
 import { readRow, standingOf } from './standing.ts'
@@ -30,13 +31,15 @@ export async function settle(
     replayWindowMs: gateway.settings.replayWindowMs,
     audit: outcome.audit ?? null,
   }
+  const deadlineMs = gateway.clock.monotonicMs() + SETTLE_TRIES_MS
   try {
-    return await persist(gateway, gateway.clock.monotonicMs() + SETTLE_TRIES_MS, async () => {
-      const [row] = await gateway.sql<JsonRow<'SETTLED' | 'STRAY' | 'LEFT' | 'TAKEN'>[]>`
+    return await persist(gateway, stepOf('settle', claim.operation), deadlineMs, async () => {
+      const [row] = await gateway.sql<JsonRow<SettleAnswer>[]>`
         select * from settle(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
       const answer = readRow(row)
       const standing = standingOf(answer)
       report(gateway, standing, answer.answer, outcome.conclusion)
+      if (standing.payment !== null) gateway.changes.emit('payment', standing.payment)
       return standing
     })
   } catch (error) {
@@ -48,21 +51,34 @@ export async function settle(
   }
 }
 
+type SettleAnswer = 'SETTLED' | 'STRAY' | 'LEFT' | 'TAKEN'
+
 /** Longer than any restart of a database; the slot at the bank stays taken meanwhile, so memory is bounded. */
 const SETTLE_TRIES_MS = 120_000
 
-function report(gateway: Gateway, standing: Standing, answer: string, conclusion: Conclusion): void {
+function report(gateway: Gateway, standing: Standing, answer: SettleAnswer, conclusion: Conclusion): void {
   const { operation, payment } = standing
-  const line = {
-    operation: `op_${operation.id}`,
-    payment: operation.paymentId === null ? null : `pay_${operation.paymentId}`,
-    kind: operation.kind,
-    conclusion: conclusion.is,
-    code: operation.code,
-    answer,
-    state: payment?.state,
-  }
-  if (conclusion.review !== undefined)
-    gateway.log.error({ ...line, review: conclusion.review }, 'needs review')
-  else gateway.log.info(line, 'settled')
+  const { kind, attempt, code, status } = operation
+  const isFinal = answer === 'SETTLED' && (conclusion.is === 'FACT' || conclusion.is === 'VERDICT')
+  // By its own word, or because what the bank has done does not fit (settle.sql).
+  const flags = conclusion.review !== undefined || (conclusion.is === 'FACT' && status !== 'SUCCEEDED')
+  const needsReview = flags && answer !== 'STRAY' && payment?.reviewReason != null
+  const outcome = needsReview ? 'IN_REVIEW' : isFinal ? (code ?? status) : answer
+  operationsSettled.inc({ operation: kind, outcome })
+  if (isFinal) operationAttempts.observe({ operation: kind }, attempt)
+
+  const { name: _, ...ids } = stepOf('settle', operation)
+  const line = { ...ids, kind, attempt, conclusion: conclusion.is, code, answer, state: payment?.state }
+  const review = conclusion.review ?? { reason: payment?.reviewReason }
+  if (needsReview) gateway.log.error({ ...line, review }, NEEDS_REVIEW)
+  else gateway.log.info(line, conclusion.is === 'LEAVE' ? SAID.LEFT : SAID[answer])
+}
+
+const NEEDS_REVIEW =
+  'needs review: no rule can settle this, nothing more is done about it until an operator has looked (docs/operations.md)'
+const SAID: Record<SettleAnswer, string> = {
+  SETTLED: 'settled',
+  LEFT: 'left: what the bank has done is not known yet; recovery asks again',
+  STRAY: 'a hold turned up that no receipt wants; recovery releases it',
+  TAKEN: 'not settled: another process has taken the operation over and goes on',
 }

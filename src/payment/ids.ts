@@ -7,9 +7,37 @@ export const paymentId = (uuid: string) => `pay_${uuid}`
 export const operationId = (uuid: string) => `op_${uuid}`
 export const bankCallId = (uuid: string) => `call_${uuid}`
 
+export const reconciliationId = (uuid: string) => `rec_${uuid}`
+export const discrepancyId = (uuid: string) => `dis_${uuid}`
+
 /** The UUID of `pay_<uuid>`, or null when it is no payment's id. */
-export function uuidOfPaymentId(text: string): string | null {
-  return /^pay_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(text)?.[1] ?? null
+export const uuidOfPaymentId = (text: string) => uuidOf('pay', text)
+export const uuidOfReconciliationId = (text: string) => uuidOf('rec', text)
+
+function uuidOf(prefix: string, text: string): string | null {
+  const [, found, uuid = null] = /^([a-z]+)_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(text) ?? []
+  return found === prefix ? uuid : null
+}
+
+/** A transition as FicMart is told of it: the same whenever it is told. */
+export const eventId = (paymentUuid: string, version: number) => `evt_${paymentUuid}_${version}`
+
+/** The payment's UUID and the version of `evt_<uuid>_<version>`, or null when it is no event's id. */
+export function transitionOfEventId(text: string): { paymentId: string; version: number } | null {
+  const [, uuid, version] =
+    /^evt_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})_([1-9]\d{0,8})$/.exec(text) ?? []
+  return uuid === undefined ? null : { paymentId: uuid, version: Number(version) }
+}
+
+/** The place of an event in a list. */
+export function cursorOfEvent(id: string): string {
+  return Buffer.from(id).toString('base64url')
+}
+
+/** The transition in a cursor, or null when it is none of ours. */
+export function transitionOfCursor(cursor: string): { paymentId: string; version: number } | null {
+  const id = Buffer.from(cursor, 'base64url').toString()
+  return cursorOfEvent(id) === cursor ? transitionOfEventId(id) : null
 }
 
 export function cursorOf(uuid: string): string {
@@ -22,6 +50,11 @@ export function uuidOfCursor(cursor: string): string | null {
   if (hex.length !== 32) return null
   const uuid = hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
   return cursorOf(uuid) === cursor ? uuid : null
+}
+
+/** When a UUIDv7 was made, in milliseconds since 1970. */
+export function momentOf(uuid: string): number {
+  return Number.parseInt(uuid.replaceAll('-', '').slice(0, 12), 16)
 }
 
 /** The least UUIDv7 of a moment: ids from then on are not smaller. */

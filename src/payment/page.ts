@@ -10,6 +10,8 @@ export type PaymentFilter = {
   states?: readonly PaymentState[] | null | undefined
   needsReview?: boolean | null | undefined
   possibleOrphanHold?: boolean | null | undefined
+  /** With a hold at the bank that no receipt wants and that is not released yet. */
+  strayHold?: boolean | null | undefined
   operationInFlight?: boolean | null | undefined
   /** Authorized, with a hold that runs out before. */
   expiringBefore?: Date | null | undefined
@@ -36,12 +38,14 @@ export async function pageOfPayments(
   lookAtMost = LOOK_AT_MOST,
 ): Promise<PaymentPage> {
   const { sql } = gateway
-  const { orderId, customerId, needsReview, operationInFlight, expiringBefore, createdAfter, createdBefore } =
-    filter
+  const { orderId, customerId, needsReview, possibleOrphanHold, strayHold, operationInFlight } = filter
+  const { expiringBefore, createdAfter, createdBefore } = filter
   const byIndex = [
     orderId != null && sql`p.order_id = ${orderId}`,
     customerId != null && sql`p.customer_id = ${customerId}`,
     needsReview === true && sql`p.review_reason is not null`,
+    possibleOrphanHold === true && sql`p.possible_orphan_hold_since is not null`,
+    strayHold === true && sql`p.id = any(${withStrayHold(gateway)})`,
     operationInFlight === true && sql`p.id = any(${inFlight(gateway)})`,
     expiringBefore != null && sql`p.state = 'AUTHORIZED' and p.authorization_expires_at < ${expiringBefore}`,
     createdAfter != null && sql`p.id >= ${leastUuidAt(createdAfter.getTime() - CLOCKS_DIFFER_MS)}::uuid`,
@@ -51,8 +55,8 @@ export async function pageOfPayments(
   const byLooking = [
     filter.states != null && sql`p.state = any(${[...filter.states]})`,
     needsReview === false && sql`p.review_reason is null`,
-    filter.possibleOrphanHold != null &&
-      sql`(p.possible_orphan_hold_since is not null) = ${filter.possibleOrphanHold}`,
+    possibleOrphanHold === false && sql`p.possible_orphan_hold_since is null`,
+    strayHold === false && sql`p.id <> all(${withStrayHold(gateway)})`,
     operationInFlight === false && sql`p.id <> all(${inFlight(gateway)})`,
     createdAfter != null && sql`p.created_at >= ${createdAfter}`,
     createdBefore != null && sql`p.created_at < ${createdBefore}`,
@@ -89,4 +93,8 @@ const CLOCKS_DIFFER_MS = 10 * 60_000
 /** An array, so that it is looked up by: as a set, Postgres walked through all payments to meet it. */
 function inFlight({ sql }: Gateway) {
   return sql`array(select o.payment_id from operations o where o.status = 'UNRESOLVED' and o.kind <> 'RELEASE')`
+}
+
+function withStrayHold({ sql }: Gateway) {
+  return sql`array(select s.payment_id from stray_holds s where s.released_at is null)`
 }

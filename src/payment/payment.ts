@@ -132,7 +132,12 @@ export type Audit = {
   /** What was entered: an outcome, a reference. */
   detail: Record<string, string | null>
 }
-export const AUDIT_ACTIONS = ['RERUN_RECOVERY', 'ENTER_BANK_REFERENCE', 'CLOSE_REVIEW'] as const
+export const AUDIT_ACTIONS = [
+  'RERUN_RECOVERY',
+  'ENTER_BANK_REFERENCE',
+  'CLOSE_REVIEW',
+  'RESEND_WEBHOOK',
+] as const
 export type AuditAction = (typeof AUDIT_ACTIONS)[number]
 /** A row of `audit_lines`. */
 export type AuditLine = Omit<Audit, 'detail'> & {
@@ -211,6 +216,7 @@ export const PROBLEM_CODES = [
   'BANK_REFERENCE_MISSING',
   'BANK_REFERENCE_REFUSED',
   'NOTHING_TO_SETTLE',
+  'WEBHOOK_NOT_FOUND',
   'INVALID_INPUT',
 ] as const
 export type ProblemCode = (typeof PROBLEM_CODES)[number]
@@ -223,6 +229,7 @@ export type StoredProblemCode = Exclude<
   | 'OUTCOME_UNKNOWN'
   | 'BANK_REFERENCE_REFUSED'
   | 'NOTHING_TO_SETTLE'
+  | 'WEBHOOK_NOT_FOUND'
   | 'INVALID_INPUT'
 >
 

@@ -147,6 +147,34 @@ export async function auditLinesOfPayments(
     select * from audit_lines where payment_id = any(${paymentIds}::uuid[]) order by payment_id, id`)
 }
 
+/** What can be followed: a payment, or the payments of an order or a customer. */
+export type Subject = { by: 'payment' | 'order' | 'customer'; id: string }
+
+/** Of one subject; who follows more than these wants a list. */
+export const NEWEST_FOLLOWED = 20
+
+/** The version of each subject's newest payments, oldest first, for all subjects in one statement. */
+export async function newestVersions({ sql }: Gateway, subjects: readonly Subject[]) {
+  const idsOf = (by: Subject['by']) => [
+    ...new Set(subjects.filter((subject) => subject.by === by).map(({ id }) => id)),
+  ]
+  type Row = { subject: string; id: string; version: number }
+  const rows = await answered(sql<Row[]>`
+    select 'payment:' || id as subject, id, version from payments where id = any(${idsOf('payment')}::uuid[])
+    union all
+    select 'order:' || wanted.id, newest.* from unnest(${idsOf('order')}::text[]) as wanted (id)
+    cross join lateral (select id, version from payments p where p.order_id = wanted.id
+                        order by p.id desc limit ${NEWEST_FOLLOWED}) as newest
+    union all
+    select 'customer:' || wanted.id, newest.* from unnest(${idsOf('customer')}::text[]) as wanted (id)
+    cross join lateral (select id, version from payments p where p.customer_id = wanted.id
+                        order by p.id desc limit ${NEWEST_FOLLOWED}) as newest
+    order by id`)
+  const bySubject = new Map<string, Row[]>()
+  for (const row of rows) bySubject.set(row.subject, [...(bySubject.get(row.subject) ?? []), row])
+  return ({ by, id }: Subject): readonly Row[] => bySubject.get(`${by}:${id}`) ?? []
+}
+
 /** Whether the database answers at all; throws when it does not. */
 export async function databaseAnswers(gateway: Gateway): Promise<void> {
   await answered(gateway.sql`select 1`)

@@ -198,7 +198,8 @@ async function settleByWord(
 }
 
 async function close(gateway: Gateway, paymentId: string, audit: Audit, noHold: boolean): Promise<void> {
-  await persist(gateway, gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs, async () => {
+  const step = { name: 'close review', payment: `pay_${paymentId}` }
+  await persist(gateway, step, gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs, async () => {
     await gateway.sql`
       select close_review(
         ${paymentId}::uuid, ${gateway.sql.json(audit)}, ${noHold}, ${gateway.clock.databaseTime()})`

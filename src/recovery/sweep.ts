@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { isPassing } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
+import { inSpan } from '../observe/span.ts'
 import { AGENDA } from './agenda.ts'
 import type { Entry } from './agenda.ts'
 
@@ -67,8 +68,11 @@ async function startRound(gateway: Gateway, running: Running): Promise<boolean> 
 
 async function enter(gateway: Gateway, entry: Entry, running: Running): Promise<void> {
   try {
-    gateway.log.info({ due: entry.name }, 'recovery')
-    await entry.enter()
+    gateway.log.info({ due: entry.name }, 'recovery enters what is due')
+    await inSpan('recovery', {}, async (span) => {
+      span.setAttribute('gateway.due', entry.name)
+      await entry.enter()
+    })
   } catch (error) {
     report(gateway, error, `recovery of ${entry.name} goes on later`)
   } finally {

@@ -11,6 +11,7 @@ import {
 } from 'graphql'
 import type { GraphQLField, GraphQLInputType, GraphQLObjectType } from 'graphql'
 import { randomUUID } from 'node:crypto'
+import { leastUuidAt } from '../../src/payment/ids.ts'
 import { schema } from '../../src/graphql/schema.ts'
 import { TEST_CARD } from '../support/client.ts'
 
@@ -83,10 +84,18 @@ function roadTo(typeName: string, from: GraphQLObjectType[], mayGo: (step: Step)
   return null
 }
 
+/** Of none. */
+const reconciliationId = `rec_${leastUuidAt(0)}`
+
 function argumentsOf(field: GraphQLField<unknown, unknown>, wanted: Wanted): string {
   const required = field.args.filter(isRequiredArgument)
   if (required.length === 0) return ''
-  return `(${required.map(({ name, type }) => `${name}: ${valueFor(name, type, wanted)}`).join(', ')})`
+  const values = {
+    ...wanted,
+    reconciliationId,
+    ...(field.name === 'reconciliation' && { id: reconciliationId }),
+  }
+  return `(${required.map(({ name, type }) => `${name}: ${valueFor(name, type, values)}`).join(', ')})`
 }
 
 function valueFor(name: string, type: GraphQLInputType, wanted: Wanted): string {
@@ -100,7 +109,12 @@ function valueFor(name: string, type: GraphQLInputType, wanted: Wanted): string 
       : fields.filter(isRequiredInputField)
     return `{ ${given.map((field) => `${field.name}: ${valueFor(field.name, field.type, wanted)}`).join(', ')} }`
   }
-  const byName: Record<string, unknown> = { ...wanted, ...TEST_CARD, idempotencyKey: randomUUID() }
+  const byName: Record<string, unknown> = {
+    ...wanted,
+    ...TEST_CARD,
+    idempotencyKey: randomUUID(),
+    webhookId: `evt_${wanted.paymentId.slice(4)}_1`,
+  }
   const byType: Record<string, unknown> = {
     ID: wanted.paymentId,
     Cents: wanted.amountCents,

@@ -12,12 +12,14 @@ import { ASKER_NAMES, ASKERS, CHECKOUT, clientFor, serverFor } from './askers.ts
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
 const { gateway } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
-/** Anything that touches one of these has gone too far. */
+/** Whoever says a word to this database has gone too far. */
 const guarded = {
   ...gateway,
-  get sql(): never {
-    throw new Error('a refused document reached the database')
-  },
+  sql: new Proxy(gateway.sql, {
+    apply: () => {
+      throw new Error('a refused document reached the database')
+    },
+  }),
 }
 const many = (count: number, text: (at: number) => string) =>
   Array.from({ length: count }, (_, at) => text(at)).join(' ')

@@ -126,6 +126,11 @@ describe('a look by id', () => {
     const { found, calls } = await bank.look(endpoint, idOf[endpoint])
     expect(found).toEqual({
       is: 'found',
+      fact: {
+        bankId: idOf[endpoint],
+        bankAt: expect.stringMatching(/^2\d{3}-/),
+        expiresAt: endpoint === 'authorizations' ? DONE.authorizations.expires_at : null,
+      },
       amountCents: 1234,
       currency: 'USD',
       parentId: { authorizations: null, captures: idOf.authorizations, refunds: idOf.captures }[endpoint],

@@ -13,6 +13,8 @@ import { serving, startTestGateway } from '../support/gateway.ts'
 const NUMBER = '4111111111111111'
 const CVV = '7391'
 const SECRETS = [NUMBER, '4111 1111 1111 1111', '411111', CVV]
+/** Ids and times have digits of their own: four of them may be the CVV's by chance. */
+const withoutChance = (text: string) => text.replaceAll(/[0-9a-f]{8}-[0-9a-f-]{27}|"time":\d+/g, '')
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
 const { gateway, logged } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
@@ -38,7 +40,7 @@ const post = (body: unknown) =>
 
 /** The secrets that came back or were logged, and the errors that do not say what is wrong. */
 function faultsOf({ text, errors }: Said): unknown[] {
-  const leaked = SECRETS.filter((secret) => text.includes(secret) || logged.join('').includes(secret))
+  const leaked = SECRETS.filter((secret) => withoutChance(text + logged.join('')).includes(secret))
   const mute = errors.filter(
     ({ message, extensions }) => !/\w{3}/.test(message) || !/^[A-Z_]+$/.test(extensions.code),
   )
@@ -385,7 +387,7 @@ it('a fault tells the client nothing, and the log where it was', async () => {
   expect(line).toMatch(
     /"type":"TypeError".*cannot do it with … and ####.*reads\.ts.*"field":"paymentsByOrder"/,
   )
-  for (const secret of SECRETS) expect(logged.join('')).not.toContain(secret)
+  for (const secret of SECRETS) expect(withoutChance(logged.join(''))).not.toContain(secret)
 })
 
 it('what is carried out leaves no trace of the card either', async () => {

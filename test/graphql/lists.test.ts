@@ -117,6 +117,9 @@ describe('payments', () => {
     await sql`update payments set review_reason = 'odd', review_since = now() where id = ${uuidOf(review)}`
     await sql`update payments set possible_orphan_hold_since = now() where id = ${uuidOf(orphan)}`
     await sql`update payments set authorization_expires_at = '2026-01-02' where id = ${uuidOf(expiring)}`
+    await sql`
+      insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+      select 'auth_stray', o.id, o.payment_id, 1, now(), now() from operations o where o.payment_id = ${uuidOf(orphan)}`
     const gate = bank.faults.hold('before', { endpoint: 'captures' })
     const capture = client.capture({ paymentId: plain.id })
     await gate.arrived
@@ -131,6 +134,8 @@ describe('payments', () => {
     expect(await found({ needsReview: false })).toEqual(without(review.id))
     expect(await found({ possibleOrphanHold: true })).toEqual([orphan.id])
     expect(await found({ possibleOrphanHold: false })).toEqual(without(orphan.id))
+    expect(await found({ strayHold: true })).toEqual([orphan.id])
+    expect(await found({ strayHold: false })).toEqual(without(orphan.id))
     expect(await found({ operationInFlight: true })).toEqual([plain.id])
     expect(await found({ operationInFlight: false })).toEqual(without(plain.id))
     expect(await found({ expiringBefore: '2026-01-03T00:00:00Z' })).toEqual([expiring.id])
@@ -185,6 +190,9 @@ it('a page costs the same number of statements whatever its size', async () => {
         operation {
           kind
         }
+        delivery {
+          status
+        }
       }
       operationInFlight {
         kind
@@ -224,8 +232,8 @@ it('a page costs the same number of statements whatever its size', async () => {
     return statements.length
   }
   for (const document of [history, payments]) {
-    // The page, transitions, operations in flight, operations; their bank calls, causes, payments, outcomes.
-    expect(await count(document, 1)).toBeLessThanOrEqual(10)
+    // The page, transitions, operations in flight, operations; their bank calls, causes, webhooks, payments, outcomes.
+    expect(await count(document, 1)).toBeLessThanOrEqual(11)
     expect(await count(document, 50)).toBe(await count(document, 1))
   }
 })

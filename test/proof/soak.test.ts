@@ -7,7 +7,7 @@ import { readSeed } from '../../proof/support/program.ts'
 
 it(
   '200 payments come through everything that can fail, and both ledgers agree',
-  { timeout: 300_000 },
+  { timeout: 400_000 },
   async () => {
     const seed = readSeed(undefined)
     const report = await soak({ payments: 200, scale: 0.1, seed, show: () => {} })

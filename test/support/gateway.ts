@@ -1,15 +1,17 @@
+import { EventEmitter } from 'node:events'
 import { pino } from 'pino'
 import { createBank } from '../../src/bank/client.ts'
 import type { BankOptions } from '../../src/bank/client.ts'
 import { OPERATION_DEFAULTS } from '../../src/config.ts'
 import { connect } from '../../src/db/connection.ts'
+import { createLive } from '../../src/events/live.ts'
 import { systemClock } from '../../src/gateway.ts'
 import type { Gateway, OperationSettings } from '../../src/gateway.ts'
 import { createServer } from '../../src/graphql/server.ts'
 import type { ServerOptions } from '../../src/graphql/server.ts'
 import { createInFlight, drained } from '../../src/operation/lock.ts'
 import { client } from './client.ts'
-import type { Client } from './client.ts'
+import type { Client, Fetch } from './client.ts'
 import { startGatewayProcess } from './gateway-process.ts'
 import type { GatewayProcess } from './gateway-process.ts'
 import { whenFileEnds } from './leaving.ts'
@@ -35,7 +37,7 @@ export function serving(client = 'ficmart'): ServerOptions {
   }
 }
 
-export type TestGateway = { gateway: Gateway; client: Client; logged: string[] }
+export type TestGateway = { gateway: Gateway; client: Client; logged: string[]; fetch: Fetch }
 
 /** A gateway in this process, with mutexes, connections and a log of its own: two of them are as two processes. */
 export function startTestGateway(options: {
@@ -63,6 +65,8 @@ export function startTestGateway(options: {
     log,
     settings,
     inFlight: createInFlight(),
+    changes: new EventEmitter(),
+    live: createLive(),
   }
   const server = createServer(gateway, serving(options.clientName))
   whenFileEnds(async () => {
@@ -72,7 +76,7 @@ export function startTestGateway(options: {
     await sql.end({ timeout: 1 })
   })
   const fetch = (url: string, init: RequestInit) => server.fetch(url, init)
-  return { gateway, client: client('http://gateway/graphql', { fetch }), logged }
+  return { gateway, client: client('http://gateway/graphql', { fetch }), logged, fetch }
 }
 
 /** The gateway as its users run it: a process of its own, listening on a port; killed when the file has ended. */

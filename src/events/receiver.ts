@@ -1,0 +1,100 @@
+import { Webhook } from 'standardwebhooks'
+import { Pool } from 'undici'
+import { eventId, paymentId } from '../payment/ids.ts'
+import type { Claimed } from './deliveries.ts'
+
+/**
+ * FicMart's end of the webhooks: one POST by the Standard Webhooks scheme. A 2xx is a receipt; anything else, a redirect
+ * too, and no answer in time, is a failure, whatever the receiver has made of it: it is sent again under the same id.
+ */
+export type Receiver = {
+  send(delivery: Claimed): Promise<Outcome>
+  close(): Promise<void>
+  /** It took the last one. */
+  isWell: boolean
+}
+
+/** `error`: why there was no receipt, in one word, for instance TIMEOUT. */
+export type Outcome = { delivered: boolean; httpStatus: number | null; error: string | null }
+
+/** Time for a receiver that writes to a database of its own before it answers. */
+const ATTEMPT_TIMEOUT_MS = 10_000
+/** Nothing in an answer is read but its status. */
+const RESPONSE_BYTES_MAX = 64 * 1024
+
+export function createReceiver(options: {
+  url: string
+  /** `whsec_...`; two while one replaces the other: each signs, and the receiver may know either. */
+  secrets: readonly string[]
+  timeoutMs?: number
+}): Receiver {
+  const { origin, pathname, search } = new URL(options.url)
+  const signers = options.secrets.map((secret) => new Webhook(secret))
+  const timeoutMs = options.timeoutMs ?? ATTEMPT_TIMEOUT_MS
+  const pool = new Pool(origin, {
+    pipelining: 1,
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    connect: { timeout: timeoutMs / 2 },
+  })
+
+  async function send(delivery: Claimed): Promise<Outcome> {
+    const id = eventId(delivery.paymentId, delivery.version)
+    const payload = payloadOf(delivery)
+    const now = new Date()
+    try {
+      const { statusCode, body } = await pool.request({
+        method: 'POST',
+        path: pathname + search,
+        headers: {
+          'content-type': 'application/json',
+          'user-agent': 'ficmart-payment-gateway',
+          'webhook-id': id,
+          'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
+          'webhook-signature': signers.map((signer) => signer.sign(id, now, payload)).join(' '),
+        },
+        body: payload,
+        signal: AbortSignal.timeout(timeoutMs),
+      })
+      // The status has said it. What follows only frees the connection.
+      await body.dump({ limit: RESPONSE_BYTES_MAX }).catch(() => null)
+      const delivered = statusCode >= 200 && statusCode < 300
+      return { delivered, httpStatus: statusCode, error: delivered ? null : `HTTP_${statusCode}` }
+    } catch (error) {
+      return { delivered: false, httpStatus: null, error: codeOf(error) }
+    }
+  }
+
+  return { send, close: () => pool.close(), isWell: true }
+}
+
+/** Only what never changes, so that an event says the same whenever it is sent. */
+export function payloadOf(delivery: Claimed): string {
+  const { orderId, customerId, amountCents, currency, cardBrand, cardLast4, version } = delivery
+  const { fromState, toState, at, bankAt } = delivery
+  return JSON.stringify({
+    id: eventId(delivery.paymentId, version),
+    type: eventType(toState),
+    timestamp: at,
+    data: {
+      payment: {
+        id: paymentId(delivery.paymentId),
+        orderId,
+        customerId,
+        amount: { cents: amountCents, currency },
+        card: { brand: cardBrand, last4: cardLast4 },
+        state: toState,
+        version,
+      },
+      transition: { version, fromState, toState, at, bankAt },
+    },
+  })
+}
+
+export const eventType = (toState: Claimed['toState']) => `payment.${toState.toLowerCase()}`
+
+function codeOf(error: unknown): string {
+  const { name, code } = Object(error) as { name?: unknown; code?: unknown }
+  if (name === 'TimeoutError') return 'TIMEOUT'
+  return typeof code === 'string' ? code : String(name)
+}

@@ -1,0 +1,36 @@
+import { propagation, ROOT_CONTEXT } from '@opentelemetry/api'
+import type { Context as Trace } from '@opentelemetry/api'
+import type { Plugin } from 'graphql-yoga'
+import { v7 as timeOrderedId } from 'uuid'
+
+/**
+ * What a request is called: by X-Request-Id when its sender has given it a name, else by a new one. It goes back in the
+ * same header and stands in every line that is logged on its behalf. Its `traceparent` says which trace it is a part of.
+ */
+export type Named = { requestId: string; trace: Trace }
+
+export const nameRequest: Plugin<object, Named> = {
+  onRequest({ request, serverContext }) {
+    const given = request.headers.get('x-request-id') ?? ''
+    serverContext.requestId = isName(given) ? given : `req_${timeOrderedId()}`
+    serverContext.trace = propagation.extract(ROOT_CONTEXT, request.headers, HEADERS)
+  },
+  onResponse({ response, serverContext }) {
+    const { requestId } = serverContext as Partial<Named>
+    if (requestId !== undefined) response.headers.set('x-request-id', requestId)
+  },
+}
+
+/** What could be a card number does not get into the log, nor what could disturb those who read it. */
+function isName(text: string): boolean {
+  return /^[\w.:/+=-]{1,128}$/.test(text) && !CARD_NUMBER.test(text.replaceAll(UUID, ''))
+}
+
+/** 13 to 19 digits on their own, divided or not; within hexadecimal they are a part of it. */
+const CARD_NUMBER = /(?<![a-z\d])\d(?:[.:/+=_-]?\d){12,18}(?![a-z\d])/i
+const UUID = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/gi
+
+const HEADERS = {
+  get: (headers: Headers, name: string) => headers.get(name) ?? undefined,
+  keys: (headers: Headers) => [...headers.keys()],
+}

@@ -1,0 +1,67 @@
+import { join } from 'node:path'
+import { StartRefused } from './config.ts'
+import type { Config } from './config.ts'
+import { startEmbedded } from './db/embedded.ts'
+
+/** What a program of the gateway runs on: the database and the bank that the environment names, or what stands in. */
+
+export type Stop = (reason: string) => Promise<unknown>
+
+/**
+ * An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. A
+ * second program joins the server that the first one started; its own simulator works with the same books.
+ */
+export async function startWhatIsMissing(
+  config: Config,
+  stops: Stop[],
+): Promise<{ databaseUrl: string; bankUrl: string }> {
+  let { databaseUrl, bankUrl } = config
+  if (databaseUrl !== null && bankUrl !== null) return { databaseUrl, bankUrl }
+  const server = await startEmbedded({ folder: join(config.dataFolder, 'postgres'), durable: true }).catch(
+    (error: unknown) => {
+      throw new StartRefused(error instanceof Error ? error.message : String(error))
+    },
+  )
+  stops.push(() => server.stop())
+  if (databaseUrl === null) {
+    await server.createDatabase('gateway')
+    databaseUrl = server.url('gateway')
+  }
+  if (bankUrl === null) {
+    await server.createDatabase('bank')
+    const { startSimulator } = await import('./simulator/simulator.ts')
+    const { port, ...settings } = config.simulator
+    const simulator = await startSimulator({ databaseUrl: server.url('bank'), port, settings }).catch(
+      (error: unknown) => {
+        throw new StartRefused(
+          `The simulated bank cannot listen on port ${port} (${String(Object(error).code)}). Stop what listens there, or choose another with SIMULATOR_PORT.`,
+        )
+      },
+    )
+    stops.push(() => simulator.close())
+    bankUrl = simulator.url
+  }
+  return { databaseUrl, bankUrl }
+}
+
+/** In words of whoever set DATABASE_URL. Never the URL: it holds the password. */
+export function databaseTrouble(error: unknown): string {
+  const { code, message } = Object(error) as { code?: unknown; message?: unknown }
+  switch (code) {
+    case 'ECONNREFUSED':
+    case 'CONNECT_TIMEOUT':
+      return 'No Postgres answers at the host and port of DATABASE_URL.'
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return 'The host of DATABASE_URL is not known.'
+    case '28P01':
+    case '28000':
+      return 'Postgres refuses the user or the password of DATABASE_URL.'
+    case '3D000':
+      return 'The database that DATABASE_URL names does not exist.'
+    case '42501':
+      return 'The user of DATABASE_URL may not create tables.'
+    default:
+      return `The database could not be prepared: ${String(message)}.`
+  }
+}
