@@ -12,12 +12,11 @@ export function connect(
   options: { connectionsMax: number; statementTimeoutMs: number },
 ): Database {
   const { onAnswer, ...attempts } = pacedAttempts(options.connectionsMax)
-  const open = (): Database =>
+  const open = (how: object): Database =>
     postgres(url, {
-      max: options.connectionsMax,
-      ...ONE_AT_A_TIME,
+      ...how,
       ...attempts,
-      backoff: () => 0,
+      max: options.connectionsMax,
       connect_timeout: CONNECT_TIMEOUT_S,
       idle_timeout: IDLE_TIMEOUT_S,
       // Its look-up of array types is awaited by nobody: a server that dies under it would end this process.
@@ -31,15 +30,19 @@ export function connect(
         statement_timeout: options.statementTimeoutMs,
       },
     })
-  return guarded(open, {
+  const statements = () => open({ ...ONE_AT_A_TIME, backoff: () => 0 })
+  const besides = () => open({ backoff: () => RECONNECT_S })
+  const limits = {
     connections: options.connectionsMax,
     // The server gives up first.
     answerMs: options.statementTimeoutMs + 1_000,
     onAnswer,
-  })
+  }
+  return guarded({ statements, besides }, limits)
 }
 
 const CONNECT_TIMEOUT_S = 5
+const RECONNECT_S = 0.5
 /** Shorter than what firewalls and proxies commonly drop silently. */
 const IDLE_TIMEOUT_S = 60
 /**

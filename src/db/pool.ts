@@ -8,10 +8,12 @@ import type { Sql } from 'postgres'
  * What the driver does without this is measured in docs/reliability.md.
  */
 export function guarded<Pool extends Sql<{ bigint: number }>>(
-  open: () => Pool,
+  open: { statements: () => Pool; besides: () => Pool },
   limits: { connections: number; answerMs: number; onAnswer: () => void },
 ): Pool {
-  let pool = open()
+  let pool = open.statements()
+  /** For LISTEN, which must outlive a pool, and for `begin`, which only tests use: it is not safe (TRADEOFFS.md). */
+  let besides: Pool | undefined
   let openedMs = performance.now()
   const places = withTimeout(new Semaphore(limits.connections), PLACE_MS, new DatabaseSilent(BUSY))
 
@@ -19,7 +21,7 @@ export function guarded<Pool extends Sql<{ bigint: number }>>(
   function renew(spent: Pool): void {
     const nowMs = performance.now()
     if (spent !== pool || nowMs - openedMs < RENEWED_LEAST_MS) return
-    pool = open()
+    pool = open.statements()
     openedMs = nowMs
     // What still runs there is cut off then; the driver never rejects here, but waits for ever without a timeout.
     void spent.end({ timeout: LAST_WORDS_S })
@@ -47,8 +49,16 @@ export function guarded<Pool extends Sql<{ bigint: number }>>(
     }
   }
 
+  const end: Pool['end'] = async (options) => {
+    await Promise.all([pool.end(options), besides?.end(options)])
+  }
+
   return new Proxy(pool, {
-    get: (_, name) => Reflect.get(pool, name) as unknown,
+    get: (_, name) => {
+      if (name === 'end') return end
+      const of = name === 'listen' || name === 'begin' ? (besides ??= open.besides()) : pool
+      return Reflect.get(of, name) as unknown
+    },
     apply: (_, __, args) => {
       const from = pool
       const made: unknown = Reflect.apply(from, undefined, args)

@@ -15,6 +15,7 @@ import { problem } from './problems.ts'
 import { refused, resultOf } from './result.ts'
 import type { Request, Result } from './result.ts'
 import { settle } from './settle.ts'
+import { turnAway } from './turn-away.ts'
 
 /**
  * The story of a mutation: lock -> admit -> claim -> ask the bank -> settle -> result.
@@ -55,6 +56,8 @@ async function story(gateway: Gateway, request: Request, waiting: Waiting): Prom
 
   async function inTurn(): Promise<Result> {
     return await gateway.bank.admit(async (refusal) => {
+      const away = refusal === null ? null : await turnAway(gateway, request, refusal)
+      if (away !== null) return away
       const turn = await claimInTurn(gateway, request, refusal, waiting)
       if ('result' in turn) return turn.result
       if ('abandoned' in turn) return await takeOver(gateway, turn.abandoned)
