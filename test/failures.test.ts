@@ -6,6 +6,7 @@ import { authorized, captured, succeeded } from './support/client.ts'
 import type { Answered } from './support/client.ts'
 import { privateServer, testDatabase } from './support/database.ts'
 import { startTestGateway } from './support/gateway.ts'
+import { startPostgresWire } from '../proof/support/postgres-wire.ts'
 import { connect } from '../src/db/connection.ts'
 import { migrate } from '../src/db/migrate.ts'
 
@@ -255,6 +256,30 @@ describe('when somebody is gone', () => {
     expect(told).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
     expect(succeeded(await untilKnown(() => client.authorize(input))).replayed).toBe(true)
     expect(await typesOf(amountCents)).toEqual(['AUTHORIZATION'])
+  })
+
+  it('a repeat that takes an operation over just as the database goes away is told that the outcome is unknown', async () => {
+    const input = { idempotencyKey: randomUUID(), orderId: randomUUID(), amountCents: ownAmount() }
+    bank.faults.add('drop-before', { endpoint: 'authorizations', probe: false })
+    expect(await client.authorize(input)).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+    await database.sql`update operations set leased_until = clock_timestamp() where idempotency_key = ${input.idempotencyKey}`
+
+    const wire = await startPostgresWire(database.url)
+    const cut = startTestGateway({
+      databaseUrl: wire.url,
+      bankUrl: bank.url,
+      settings: { attemptTimeoutMs: 100, quietPeriodMs: 100 },
+    })
+    const held = wire.hold('request', ({ name }) => name === 'claim_again')
+    // Its deadline is beyond the lease, for which the claim is tried.
+    const told = cut.client.authorize(input)
+    await held.arrived
+    await wire.close()
+    expect(await told).toMatchObject({
+      code: 'OUTCOME_UNKNOWN',
+      retry: 'SAME_KEY',
+      payment: { state: 'PENDING' },
+    })
   })
 
   it('with the bank gone, payments are refused at once, nothing is recorded, receipts are still answered, and it comes back by itself', async () => {

@@ -44,11 +44,11 @@ export async function ask(world: World, request: Request, hangUp?: AbortSignal):
   const url = world.gatewayUrl(request.random)
   if (url === null) return null
   seen.sent += 1
-  let hasArrived = false
+  let arrived: string | null = null
   const read = async (to: string, init: RequestInit): Promise<Response> => {
     const response = await fetch(to, { ...init, ...(hangUp && { signal: hangUp }) })
     const text = await response.text()
-    hasArrived = true
+    arrived = `HTTP ${response.status}, ${text.length} characters of ${response.headers.get('content-type')}`
     const found = cardDataIn(text)
     if (found !== null) seen.leaks.push({ place: `an answer to ${request.kind}`, found })
     return new Response(text)
@@ -56,8 +56,8 @@ export async function ask(world: World, request: Request, hangUp?: AbortSignal):
   try {
     return await client(`${url}/graphql`, { fetch: read })[request.kind](request.input)
   } catch (error) {
-    if (hasArrived) seen.faulty.push(error instanceof Error ? error.message : String(error))
-    else seen.broken += 1
+    if (arrived === null) seen.broken += 1
+    else seen.faulty.push(`${arrived}: ${error instanceof Error ? error.message : String(error)}`)
     return null
   }
 }

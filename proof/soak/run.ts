@@ -4,6 +4,7 @@ import { seeded } from '../support/random.ts'
 import { nothingSeen } from './clients.ts'
 import type { Seen, World } from './clients.ts'
 import { startFaults } from './faults.ts'
+import { lookLate } from './late-looks.ts'
 import { live } from './life.ts'
 import { planLives } from './plan.ts'
 import type { Life } from './plan.ts'
@@ -78,6 +79,7 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
     await faults.stop()
     const struck = faults.counts()
     const recovered = await recovery(receiptsUrl, scale)
+    await lookLate(() => gatewayUrl(Math.random), receiptsUrl)
     await Promise.race([lives.comeBack(), pause(LAST_ANSWERS_MS * (1 + payments / 1_000))])
     over.abort()
     await Promise.all([lives.allDone, watching])

@@ -11,7 +11,10 @@ import { START_CENTS } from './stage.ts'
 import type { Stage } from './stage.ts'
 
 /** Lays both ledgers side by side, with what was seen, and asks of them all that must be true. */
-export type Verdict = { checked: Checked[]; outcomes: { state: string; payments: number; remark: string }[] }
+export type Verdict = {
+  checked: Checked[]
+  outcomes: { state: string; payments: number; remark: string }[]
+}
 
 export async function judge(
   stage: Stage,
@@ -112,6 +115,8 @@ async function outcomesOf(books: Database): Promise<Verdict['outcomes']> {
                 join receipts.payments of on of.id = o.payment_id
                 where t.type = 'AUTHORIZATION' and of.state = p.state and t.id is distinct from of.authorization_id), 0)
           || ' with one',
+        nullif((select count(*) from receipts.stray_holds s join receipts.payments of on of.id = s.payment_id
+                where of.state = p.state), 0) || ' whose hold was found late',
         nullif(count(*) filter (where state = 'CAPTURED' and capture_id is null), 0) || ' without the bank’s capture id',
         nullif(count(review_reason), 0) || ' in review') as remark
       from receipts.payments p group by state order by state`),

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
+import { isPassing } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
@@ -60,7 +61,13 @@ async function story(gateway: Gateway, request: Request, waiting: Waiting): Prom
       if (away !== null) return away
       const turn = await claimInTurn(gateway, request, refusal, waiting)
       if ('result' in turn) return turn.result
-      if ('abandoned' in turn) return await takeOver(gateway, turn.abandoned)
+      if ('abandoned' in turn) {
+        return await takeOver(gateway, turn.abandoned).catch((error: unknown) => {
+          // The database stayed away. Its client has been told by now, but others may have joined this work since.
+          if (isPassing(error)) return refused(waiting.answer)
+          throw error
+        })
+      }
       return await converge(gateway, turn.claim, FIRST_SEND, request.card)
     })
   }

@@ -120,7 +120,9 @@ beforeEach(async () => {
       ])
     }
   }
-  await enter(books, 'receipts.stray_holds', [{ authorization_id: 'auth_106', payment_id: id(106) }])
+  await enter(books, 'receipts.stray_holds', [
+    { authorization_id: 'auth_106', payment_id: id(106), released_at: MONTH },
+  ])
   // Captured: 102. Held: 101, and the orphan of 105.
   await enter(books, 'bank.accounts', [
     { card: '4242', start_cents: 10_000, balance_cents: 9_898, available_cents: 9_692 },
@@ -152,6 +154,7 @@ const BREAKS: [invariant: string, what: string, tampering: string][] = [
   ['every bank row', 'an unmarked orphan', payment(105, 'possible_orphan_hold_since = null')],
   ['every orphan', 'one without a mark', payment(105, 'possible_orphan_hold_since = null')],
   ['no orphan hold that', 'one whose key is stored', row('auth_105', 'key_stored = true')],
+  ['every stray hold', 'one is held still', 'update receipts.stray_holds set released_at = null'],
   ['no more orphan holds', 'one that no lost key explains', 'update seen.exchanges set key_lost = null'],
   ['no more orphan holds', 'two for one lost key', again('auth_105', "'AUTHORIZATION', null")],
   ['balance =', 'a balance that the rows do not explain', account('balance_cents = balance_cents - 1')],
