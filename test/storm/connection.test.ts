@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect as connectTo, createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
-import { expect, it } from 'vitest'
+import { expect, it, vi } from 'vitest'
 import { connect } from '../../src/db/connection.ts'
 import type { Database } from '../../src/db/connection.ts'
 import { isPassing } from '../../src/db/persist.ts'
@@ -78,6 +78,8 @@ it.each<[string, (client: Socket) => void]>([
 ])('a server that %s is asked again ten times a second, not thousands', async (_, turnAway) => {
   const front = await startFront(database.url)
   const sql = pool(front.url)
+  let heard = 0
+  await sql.listen(`storm`, () => (heard += 1))
   // Connections that were made before are the ones that would spin.
   await outcomes(Array.from({ length: 10 }, () => sql`select pg_sleep(0.05)::text as slept`))
   const untilMs = performance.now() + 1_500
@@ -97,6 +99,10 @@ it.each<[string, (client: Socket) => void]>([
   const backMs = performance.now()
   while ((await outcomes([sql`select 1 as one`]))[0] !== '[{"one":1}]')
     expect(performance.now() - backMs).toBeLessThan(3_000)
+  await vi.waitUntil(async () => {
+    await sql`select pg_notify('storm', '')`
+    return heard > 0
+  }, 3_000)
 })
 
 it('a server that hangs is given up, and a new one at its place is found', async () => {
