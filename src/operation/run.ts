@@ -101,7 +101,8 @@ async function converge(gateway: Gateway, claim: Claim, first: Exchange, card: C
       if ('lost' in fresh) return resultOf(fresh.lost, false)
       claim = fresh.claim
       const { answer, calls } = await ask(gateway, claim, exchange, card)
-      const ambiguous = exchange.do === 'SEND' && answer.is === 'ambiguous'
+      // What was carried out otherwise than asked was carried out, whatever the bank says when it is asked again.
+      const ambiguous = answer.is === 'mismatch' || (exchange.do === 'SEND' && answer.is === 'ambiguous')
       const weighed = weigh(evidence, stateOf(claim, inFlight.draining), exchange.do, answer)
       let step = decide(weighed, settings, random)
       if (step.do !== 'SETTLE') {
