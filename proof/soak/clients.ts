@@ -57,7 +57,7 @@ export async function ask(world: World, request: Request, hangUp?: AbortSignal):
     return await client(`${url}/graphql`, { fetch: read })[request.kind](request.input)
   } catch (error) {
     if (arrived === null) seen.broken += 1
-    else seen.faulty.push(`${arrived}: ${error instanceof Error ? error.message : String(error)}`)
+    else seen.faulty.push(`${String(arrived)}: ${error instanceof Error ? error.message : String(error)}`)
     return null
   }
 }
