@@ -1,9 +1,4 @@
-import { spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
+import { findOrStartGateway } from './gateway.ts'
 import { orderService } from './order-service.ts'
 import type { Card, Outcome, Payment } from './order-service.ts'
 
@@ -13,7 +8,6 @@ import type { Card, Outcome, Payment } from './order-service.ts'
  */
 const VISA: Card = { number: '4111111111111111', cvv: '123', expiryMonth: 12, expiryYear: 2030 }
 const EMPTY: Card = { number: '5555555555554444', cvv: '789', expiryMonth: 9, expiryYear: 2030 }
-const NOBODY = 'http://localhost:4000/graphql'
 
 async function main(): Promise<void> {
   const gateway = await findOrStartGateway()
@@ -135,51 +129,6 @@ async function bankFails(bankUrl: string, fault: Record<string, unknown>): Promi
     body: JSON.stringify(fault),
   }).catch(() => null)
   return response?.ok === true
-}
-
-async function findOrStartGateway(): Promise<{ url: string; bankUrl: string; stop: () => Promise<void> }> {
-  const bankUrl = process.env['BANK_URL'] ?? 'http://localhost:8788'
-  const wanted = process.env['GATEWAY_URL']
-  const running = await answers(wanted ?? NOBODY)
-  if (wanted !== undefined && !running)
-    throw new Error(`No gateway answers at ${wanted}. Start it, or unset GATEWAY_URL.`)
-  if (running) return { url: wanted ?? NOBODY, bankUrl, stop: async () => {} }
-  return await startGateway()
-}
-
-async function answers(url: string): Promise<boolean> {
-  const response = await fetch(new URL('/health/ready', url)).catch(() => null)
-  return response?.ok === true
-}
-
-/** One of its own, with nothing set, in a folder that is gone afterwards. */
-async function startGateway() {
-  heading('  No gateway is running here: starting one.')
-  const folder = await mkdtemp(join(tmpdir(), 'ficmart-demo-'))
-  const child = spawn(process.execPath, [fileURLToPath(new URL('../../dist/main.js', import.meta.url))], {
-    env: {
-      PATH: process.env['PATH'],
-      PORT: '0',
-      SIMULATOR_PORT: '0',
-      DATA_FOLDER: folder,
-      NODE_ENV: 'development',
-    },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  const exited = new Promise((resolve) => child.once('exit', resolve))
-  const ready = new Promise<{ url: string; bank: string }>((resolve, reject) => {
-    createInterface({ input: child.stdout }).on('line', (text) => {
-      if (text.includes('"msg":"ready"')) resolve(JSON.parse(text) as { url: string; bank: string })
-    })
-    void exited.then(() => reject(new Error('The gateway did not start.')))
-  })
-  const stop = async () => {
-    child.kill('SIGTERM')
-    await exited
-    await rm(folder, { recursive: true, force: true })
-  }
-  const { url, bank } = await ready
-  return { url: `${url}/graphql`, bankUrl: bank, stop }
 }
 
 main().catch((error: unknown) => {

@@ -32,6 +32,7 @@ export type Config = {
   webhook: { url: string; secrets: string[] } | 'off' | null
   /** 0: only when it is asked for. */
   reconcileEveryHours: number
+  shutdownDelayMs: number
   operation: OperationSettings
   simulator: {
     port: number
@@ -75,7 +76,12 @@ const environment = z.object({
   NODE_ENV: z.string().default('development'),
   HOST: z.string().default('127.0.0.1'),
   PORT: port(4000),
-  DATABASE_URL: url(['postgres:', 'postgresql:']).nullable().default(null),
+  DATABASE_URL: url(['postgres:', 'postgresql:'])
+    .refine((text) => !URL.canParse(text) || !new URL(text).hostname.includes(','), {
+      error: 'must name one host: put a proxy or a DNS name in front of several',
+    })
+    .nullable()
+    .default(null),
   // A payment holds no connection while the bank thinks: ten carry thousands in flight.
   DATABASE_CONNECTIONS_MAX: positive(10),
   DATABASE_STATEMENT_TIMEOUT_MS: positive(5_000),
@@ -114,6 +120,8 @@ const environment = z.object({
   ),
   // Daily: a bank that was reset is noticed within a day, for some ten GETs a second while nobody needs the bank.
   RECONCILE_EVERY_HOURS: z.coerce.number().min(0).default(24),
+  // At most ten seconds: with the longest wait of a client it ends before orchestrators lose patience (30 s).
+  SHUTDOWN_DELAY_MS: z.coerce.number().int().min(0).max(10_000).default(5_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DATA_FOLDER: z.string().default(DATA_FOLDER),
   // The bank's own variables, for the simulator.
@@ -177,6 +185,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
         ? e.WEBHOOK_URL
         : { url: e.WEBHOOK_URL, secrets: e.WEBHOOK_SECRET },
     reconcileEveryHours: e.RECONCILE_EVERY_HOURS,
+    shutdownDelayMs: e.SHUTDOWN_DELAY_MS,
     operation: {
       ...OPERATION_DEFAULTS,
       requestDeadlineMs: e.REQUEST_DEADLINE_MS,

@@ -1,5 +1,4 @@
 import { EventEmitter } from 'node:events'
-import type { Server } from 'node:http'
 import type { Logger } from 'pino'
 import { openAccess } from './access/access.ts'
 import { createBank } from './bank/client.ts'
@@ -20,6 +19,7 @@ import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
 import { startReconciler } from './recovery/reconcile/schedule.ts'
 import { startSweeper } from './recovery/sweep.ts'
+import { leaver } from './shutdown.ts'
 import { databaseTrouble, startWhatIsMissing } from './stand-ins.ts'
 import type { Stop } from './stand-ins.ts'
 import { welcome } from './welcome.ts'
@@ -30,6 +30,7 @@ import { welcome } from './welcome.ts'
  */
 async function main(): Promise<void> {
   const stops: Stop[] = []
+  let reason = 'the start failed'
   try {
     const config = readConfig(process.env)
     const log = await createLogger(config.logLevel, process.stdout.isTTY && !config.production)
@@ -42,7 +43,7 @@ async function main(): Promise<void> {
     if (!config.production)
       process.stdout.write(welcome({ ...places, startedInMs: performance.now() - startedMs }))
     log.info({ url: places.url, bank: places.bankUrl }, 'ready')
-    const reason = await stopped
+    reason = await stopped
     log.info({ reason }, 'stopping: nothing more is sent to the bank, what is there is settled')
   } catch (error) {
     if (!(error instanceof StartRefused)) throw error
@@ -50,7 +51,7 @@ async function main(): Promise<void> {
     process.exitCode = 1
   } finally {
     for (const stop of stops.toReversed()) {
-      await stop().catch((error: unknown) => process.stderr.write(`while stopping: ${String(error)}\n`))
+      await stop(reason).catch((error: unknown) => process.stderr.write(`while stopping: ${String(error)}\n`))
     }
   }
 }
@@ -62,7 +63,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
 
   const { databaseConnectionsMax: connectionsMax, databaseStatementTimeoutMs: statementTimeoutMs } = config
   const sql = connect(databaseUrl, { connectionsMax, statementTimeoutMs })
-  stops.push(() => sql.end({ timeout: 5 }))
+  stops.push(() => sql.end({ timeout: 1 }))
   await migrate(sql).catch((error: unknown) => {
     throw new StartRefused(`${databaseTrouble(error)} Check DATABASE_URL. Nothing was started.`)
   })
@@ -74,7 +75,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     maxQueued: config.bankQueueMax,
     log,
   })
-  stops.push(() => bank.close())
+  // What had to be waited for has been; an attempt may last longer than we may.
+  stops.push(() => Promise.race([bank.close(), systemClock.sleep(LAST_EXCHANGES_MS)]))
   const { healthy } = await bank.healthy()
   if (!healthy) {
     log.warn(
@@ -99,18 +101,19 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   const eventsSql = connect(databaseUrl, { connectionsMax: EVENTS_CONNECTIONS, statementTimeoutMs })
   stops.push(() => eventsSql.end({ timeout: 0 }))
   const live = await startLive(gateway, eventsSql)
-  stops.push(() => Promise.all([live.stop(), closeHttp(http)]))
+  const leave = leaver(http)
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
   const webhooks = await startWebhooks({ ...gateway, sql: eventsSql }, config.webhook)
   const reconciler = startReconciler(gateway, { everyHours: config.reconcileEveryHours })
-  stops.push(async () => {
-    gateway.inFlight.draining = true
-    await Promise.race([
-      Promise.all([drained(gateway.inFlight), sweeper.stop(), webhooks.stop(), reconciler.stop()]),
-      systemClock.sleep(DRAIN_MS),
-    ])
-  })
+  const stopRecovery = async () => {
+    await Promise.all([sweeper.stop(), webhooks.stop(), reconciler.stop(), drained(gateway.inFlight)])
+    // The last ones to hear of it: what was settled until now is told.
+    await live.stop()
+  }
+  // A person at a terminal has no load balancer to wait for.
+  const delayMs = (reason: string) => (reason === 'SIGTERM' ? config.shutdownDelayMs : 0)
+  stops.push((reason) => leave(gateway, { delayMs: delayMs(reason), stopRecovery }))
   const host = config.host.includes(':') ? `[${config.host}]` : config.host
   return {
     url: `http://${host === '0.0.0.0' || host === '127.0.0.1' ? 'localhost' : host}:${port}`,
@@ -124,18 +127,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
 
 /** And one more that only listens. */
 const EVENTS_CONNECTIONS = 2
-/** One attempt at the bank, and settling it. */
-const DRAIN_MS = 23_000
-
-/** Answers that are being written get out; idle keep-alive connections are not waited for. */
-async function closeHttp(http: Server): Promise<void> {
-  const closed = new Promise((done) => http.close(done))
-  http.closeIdleConnections()
-  await Promise.race([closed, systemClock.sleep(LAST_ANSWERS_MS)])
-  http.closeAllConnections()
-}
-
-const LAST_ANSWERS_MS = 1_000
+const LAST_EXCHANGES_MS = 500
 
 main().then(
   // An orphaned timer or socket must not keep a stopped gateway alive.

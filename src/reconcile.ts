@@ -72,9 +72,12 @@ async function main(): Promise<number> {
       process.stdout.write(USAGE)
       return 0
     }
-    return await reconcileHere(await gatewayBeside(stops), options)
+    // Heard from the start: what was begun by then is ended in order.
+    const stopping = new AbortController()
+    void stopRequested().then(() => stopping.abort())
+    return await reconcileHere(await gatewayBeside(stops), options, stopping.signal)
   } finally {
-    for (const stop of stops.toReversed()) await stop().catch(() => undefined)
+    for (const stop of stops.toReversed()) await stop('done').catch(() => undefined)
   }
 }
 
@@ -117,18 +120,16 @@ async function gatewayBeside(stops: Stop[]): Promise<Gateway> {
 const CONNECTIONS_MAX = 2
 const BANK_IN_FLIGHT_MAX = 32
 
-async function reconcileHere(gateway: Gateway, options: Options): Promise<number> {
+async function reconcileHere(gateway: Gateway, options: Options, signal: AbortSignal): Promise<number> {
   const actor = `cli:${userInfo().username}`
   if (options.statement === null && !options.resume && !(await gateway.bank.healthy()).healthy)
     throw new StartRefused(
       'The bank does not answer, or says that it is not well. Check BANK_URL. Nothing was compared.',
     )
   const held = options.resume ? await lastStopped(gateway) : await beginHere(gateway, options, actor)
-  const stopping = new AbortController()
-  void stopRequested().then(() => stopping.abort())
   const progress = progressOn(process.stderr)
   const { run, code } = await reconcile(gateway, held, options.statement, {
-    signal: stopping.signal,
+    signal,
     onProgress: (run, lines) => progress.show(progressLine(run, lines)),
   })
     .then(

@@ -5,7 +5,7 @@ import { startEmbedded } from './db/embedded.ts'
 
 /** What a program of the gateway runs on: the database and the bank that the environment names, or what stands in. */
 
-export type Stop = () => Promise<unknown>
+export type Stop = (reason: string) => Promise<unknown>
 
 /**
  * An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. A

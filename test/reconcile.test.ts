@@ -155,7 +155,7 @@ describe('exit code 2: it could not be done', () => {
   it('another is under way', async () => {
     const { client, env, bank } = await scene()
     await authorized(client)
-    const gate = bank.faults.hold('before', { method: 'GET' })
+    const gate = bank.faults.hold('before', { endpoint: 'authorizations', method: 'GET' })
     const first = started(env)
     await gate.arrived
     expect(await ran(env)).toEqual({
@@ -172,7 +172,7 @@ describe('exit code 2: it could not be done', () => {
   it('was interrupted: it ends after what it is asking, and --resume goes on', async () => {
     const { client, env, bank } = await scene()
     for (let n = 0; n < 25; n += 1) await authorized(client)
-    const gate = bank.faults.hold('before', { method: 'GET' })
+    const gate = bank.faults.hold('before', { endpoint: 'authorizations', method: 'GET' })
     const { child, ended } = started(env)
     await gate.arrived
     child.kill('SIGINT')

@@ -8,7 +8,7 @@ import { BREAKER, createCircuit } from './circuit.ts'
 import type { BreakerSettings } from './circuit.ts'
 import { ENDPOINTS } from './endpoints.ts'
 import { createHttp } from './http.ts'
-import type { Ask, Exchange } from './http.ts'
+import type { Ask, Exchange, Http } from './http.ts'
 import { observed } from './observed.ts'
 
 /**
@@ -26,6 +26,8 @@ export type BankOptions = {
   /** Work that waits for a slot; what comes beyond is refused at once. */
   maxQueued?: number
   breaker?: BreakerSettings
+  /** A simulation brings its own. */
+  http?: Http
   random?: () => number
   log: Logger
 }
@@ -37,7 +39,7 @@ const FULL: Refused = { retryAfterMs: 1_000, reason: 'too many payments are in f
 
 export function createBank(options: BankOptions): Bank {
   const { baseUrl, log, attemptTimeoutMs = 20_000, maxInFlight = 4_000, maxQueued = 4_000 } = options
-  const http = createHttp({ baseUrl, attemptTimeoutMs })
+  const { http = createHttp({ baseUrl, attemptTimeoutMs }) } = options
   const circuit = createCircuit({
     settings: options.breaker ?? BREAKER,
     askHealth: (signal) => http.exchange({ ...HEALTH, signal }),

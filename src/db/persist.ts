@@ -35,33 +35,16 @@ export async function persist<T>(
   }).finally(over)
 }
 
-/**
- * The driver can lose a statement when its connection dies: the promise then stays pending for ever (seen with backends
- * terminated while connections were being made again). What is not answered in time is taken for lost.
- */
+/** A statement of `connect`'s, which ends in bounded time by itself (pool.ts), counted while it is under way. */
 export async function answered<T>(statement: PromiseLike<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const lost = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new DatabaseSilent()), LOST_MS)
-  })
   statementsInFlight.inc()
   try {
-    return await Promise.race([statement, lost])
+    return await statement
   } finally {
     statementsInFlight.dec()
-    clearTimeout(timer)
   }
 }
 
-export class DatabaseSilent extends Error {
-  readonly code = 'CONNECTION_CLOSED'
-  constructor(message = 'the database did not answer in time') {
-    super(message)
-  }
-}
-
-/** Above the default statement timeout (5 s): the server gives up first. Saying it again is safe in any case. */
-const LOST_MS = 6_000
 const PAUSE_BASE_MS = 10
 const PAUSE_CAP_MS = 1_000
 
@@ -76,12 +59,12 @@ export function isDuplicate(error: unknown): boolean {
 }
 
 /**
- * 08 connection, 25006 read-only after a failover, 40 deadlock and serialization, 53 out of connections, memory or disk, 55P03 lock not available,
- * 57 the server is stopping or starting, a session was terminated, or a statement took too long; then postgres.js's
- * and Node's own words for a connection that broke or could not be made.
+ * 08 connection, 25006 read-only after a failover, 40 deadlock and serialization, 53 out of connections, memory or
+ * disk, 55P03 lock not available, 57 the server is stopping or starting, a session was terminated, or a statement took
+ * too long; then postgres.js's and Node's own words for a connection that broke or could not be made.
  */
 const PASSING =
-  /^(08...|25006|40...|53...|55P03|57...|58030|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|E(CONNREFUSED|CONNRESET|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|AI_AGAIN|NOTFOUND)|EAI_AGAIN)$/
+  /^(08...|25006|40...|53...|55P03|57...|58030|CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|ERR_SOCKET_CLOSED|E(CONNREFUSED|CONNRESET|PIPE|TIMEDOUT|HOSTUNREACH|NETUNREACH|ADDRNOTAVAIL|MFILE|NFILE|NOTFOUND|AI_AGAIN))$/
 
 function codeOf(error: unknown): string {
   return typeof error === 'object' && error !== null && 'code' in error ? String(error.code) : ''

@@ -115,6 +115,14 @@ const RECEIPTS: Record<keyof ReceiptsInNumbers, [name: string, help: string]> = 
     'Age of one of them: of the oldest payment that has one.',
   ],
   webhooksGivenUp: ['gateway_webhooks_given_up', 'Webhooks that were not taken in three days.'],
+  discrepancies: [
+    'gateway_discrepancies',
+    'What the newest reconciliation with the bank found and nobody mended.',
+  ],
+  lastReconciliationSeconds: [
+    'gateway_last_reconciliation_seconds',
+    'How long ago it ended; 0 before the first.',
+  ],
 }
 
 /** However many ask: one statement at a time, and one every few seconds. Null when there is no answer in time. */

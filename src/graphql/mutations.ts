@@ -23,7 +23,7 @@ builder.mutationField('authorizePayment', (t) =>
     type: AuthorizePaymentResult,
     authScopes: CHECKOUT,
     description:
-      'Holds an amount on a card for an order. Charge it by `capturePayment`, or let it go by `voidPayment`. A customer may for the order, the amount and the customer of their token.',
+      "Holds an amount on a card for an order. Charge it by `capturePayment`, or let it go by `voidPayment`. A customer's token allows it for the order, the amount and the customer that it names, and no other.",
     args: { input: t.arg({ type: AuthorizePaymentInput, description: 'What to hold, and on which card.' }) },
     resolve: async (_, { input: { idempotencyKey, card, ...about } }, context) => {
       const { gateway, client } = context

@@ -91,7 +91,7 @@ PaymentType.implement({
       type: 'DateTime',
       authScopes: EVERYONE,
       nullable: true,
-      description: 'Until then the hold can be captured, by the bank; null when there never was one.',
+      description: 'Until when the hold can be captured, as the bank said; null when there never was one.',
     }),
     authorizationId: t.exposeString('authorizationId', {
       nullable: true,
@@ -143,7 +143,7 @@ function momentOf(state: PaymentState, description: string) {
     type: 'DateTime' as const,
     nullable: true as const,
     authScopes: EVERYONE,
-    description: `${description} Null when it never was.`,
+    description: `${description} Null as long as that has not happened.`,
     resolve: async (payment: Payment, args: object, context: Context): Promise<Date | null> => {
       const transitions = await history(payment, args, context)
       return transitions.find(({ toState }) => toState === state)?.at ?? null
@@ -162,7 +162,7 @@ const CardType = builder.objectRef<Payment>('Card').implement({
       authScopes: EVERYONE,
       description: 'The last four digits of its number.',
     }),
-    expiryMonth: t.exposeInt('cardExpiryMonth', { description: '1..12' }),
+    expiryMonth: t.exposeInt('cardExpiryMonth', { description: '1 to 12.' }),
     expiryYear: t.exposeInt('cardExpiryYear', { description: 'Four digits.' }),
   }),
 })

@@ -110,7 +110,7 @@ export const OperationResult = builder.unionType('OperationResult', {
 function resultOf(mutation: string, kind: ClientOperation, codes: readonly ProblemCode[]) {
   const field = mutation.replace(/^./, (letter) => letter.toLowerCase())
   return builder.unionType(`${mutation}Result`, {
-    description: `The answer to \`${field}\`.`,
+    description: `The answer to \`${field}\`: done, or one of the problems (all of them are PaymentProblems). PaymentOutcomeUnknown alone is no refusal: it may have been done.`,
     types: [successTypes[kind], ...typesOf(codes)],
     resolveType: typeOf,
   })

@@ -11,6 +11,7 @@ import type { Gateway } from '../gateway.ts'
 import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
 import { maySeeSchema } from './audience.ts'
+import { limitBody } from './body-limit.ts'
 import { documentCache } from './card-in-document.ts'
 import type { Context } from './context.ts'
 import { ApiError } from './errors.ts'
@@ -56,7 +57,8 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
     cors: corsFor(new Set(corsOrigins)),
     multipart: false,
     batching: false,
-    maxRequestBodySize: BODY_BYTES_MAX,
+    // body-limit.ts does it.
+    maxRequestBodySize: false,
     parserAndValidationCache: {
       documentCache: documentCache(),
       errorCache: { get: () => undefined, set: () => {} },
@@ -74,8 +76,6 @@ export type ServerOptions = {
   corsOrigins: readonly string[]
 }
 
-/** A request here is a few kilobytes. */
-const BODY_BYTES_MAX = 100_000
 /** A load balancer gives up after a second or more. */
 const READY_WITHIN_MS = 900
 
@@ -102,7 +102,7 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked
       if (requestParser === undefined) return
       setRequestParser(async (request) => {
         try {
-          return await requestParser(request)
+          return await requestParser(await limitBody(request))
         } catch (error) {
           if (isUnreadable(error)) throw new ApiError('BAD_REQUEST', UNREADABLE)
           throw error

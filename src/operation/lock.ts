@@ -1,6 +1,7 @@
 import { E_TIMEOUT, Mutex, withTimeout } from 'async-mutex'
 import type { Gateway } from '../gateway.ts'
 import type { Request, Result } from './result.ts'
+import type { TurnedAway } from './turn-away.ts'
 
 /**
  * Order within this process: one mailbox per payment (for an authorize, per order), worked through one at a time.
@@ -12,6 +13,10 @@ export type InFlight = {
   runs: Map<string, { request: Request; work: Promise<Result> }>
   /** Operations under way elsewhere that somebody here waits for; see await-operation.ts. */
   awaited: { waiters: Map<string, Set<() => void>>; polling: boolean }
+  /** Those for whom the bank has no place; see turn-away.ts. */
+  turnedAway: TurnedAway
+  /** Whoever waits for a result; called, they are told at once what is known. */
+  waiters: Set<() => void>
   /** Set once at shutdown: what is at the bank is settled, nothing more is sent. */
   draining: boolean
 }
@@ -21,6 +26,8 @@ export function createInFlight(): InFlight {
     mailboxes: new Map(),
     runs: new Map(),
     awaited: { waiters: new Map(), polling: false },
+    turnedAway: { waiting: [], isLooking: false },
+    waiters: new Set(),
     draining: false,
   }
 }

@@ -16,6 +16,7 @@ import { problem } from './problems.ts'
 import { refused, resultOf } from './result.ts'
 import type { Request, Result } from './result.ts'
 import { settle } from './settle.ts'
+import { turnAway } from './turn-away.ts'
 
 /**
  * The story of a mutation: lock -> admit -> claim -> ask the bank -> settle -> result.
@@ -56,6 +57,8 @@ async function story(gateway: Gateway, request: Request, waiting: Waiting): Prom
 
   async function inTurn(): Promise<Result> {
     return await gateway.bank.admit(async (refusal) => {
+      const away = refusal === null ? null : await turnAway(gateway, request, refusal)
+      if (away !== null) return away
       const turn = await claimInTurn(gateway, request, refusal, waiting)
       if ('result' in turn) return turn.result
       if ('abandoned' in turn) {
@@ -98,7 +101,8 @@ async function converge(gateway: Gateway, claim: Claim, first: Exchange, card: C
       if ('lost' in fresh) return resultOf(fresh.lost, false)
       claim = fresh.claim
       const { answer, calls } = await ask(gateway, claim, exchange, card)
-      const ambiguous = exchange.do === 'SEND' && answer.is === 'ambiguous'
+      // What was carried out otherwise than asked was carried out, whatever the bank says when it is asked again.
+      const ambiguous = answer.is === 'mismatch' || (exchange.do === 'SEND' && answer.is === 'ambiguous')
       const weighed = weigh(evidence, stateOf(claim, inFlight.draining), exchange.do, answer)
       let step = decide(weighed, settings, random)
       if (step.do !== 'SETTLE') {
@@ -159,17 +163,20 @@ function asReplay(result: Result): Result {
 
 /** The work's result, or at the deadline what is known then; the work goes on. */
 export async function before(gateway: Gateway, waiting: Waiting, work: Promise<Result>): Promise<Result> {
-  let timer: NodeJS.Timeout | undefined
+  const { waiters } = gateway.inFlight
+  let tell = () => {}
   const late = new Promise<Result>((resolve) => {
-    const tell = () => {
+    tell = () => {
       waiting.isOver = true
       resolve(refused(waiting.answer))
     }
-    timer = setTimeout(tell, Math.max(0, waiting.deadlineMs - gateway.clock.monotonicMs()))
   })
+  const timer = setTimeout(tell, Math.max(0, waiting.deadlineMs - gateway.clock.monotonicMs()))
+  waiters.add(tell)
   try {
     return await Promise.race([work, late])
   } finally {
     clearTimeout(timer)
+    waiters.delete(tell)
   }
 }

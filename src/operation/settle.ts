@@ -47,7 +47,7 @@ export async function settle(
     const evidence = { bankId: outcome.conclusion.bankId }
     const review = { reason: 'The bank gave an id that another payment has', evidence }
     const conclusion: Conclusion = { is: 'REVIEW', isFact: true, orphan: false, review }
-    return await settle(gateway, claim, { ...outcome, conclusion })
+    return await settle(gateway, claim, { ...outcome, ambiguous: true, conclusion })
   }
 }
 

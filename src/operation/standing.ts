@@ -1,4 +1,4 @@
-import { DatabaseSilent } from '../db/persist.ts'
+import { DatabaseSilent } from '../db/pool.ts'
 import type { Operation, Payment, Transition } from '../payment/payment.ts'
 import { rowFromJson } from '../payment/rows.ts'
 

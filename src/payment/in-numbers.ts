@@ -1,4 +1,5 @@
-import { answered, DatabaseSilent } from '../db/persist.ts'
+import { answered } from '../db/persist.ts'
+import { DatabaseSilent } from '../db/pool.ts'
 import type { Gateway } from '../gateway.ts'
 
 /** What the receipts hold that somebody may have to act on: see docs/operations.md. */
@@ -24,6 +25,9 @@ export type ReceiptsInNumbers = {
   webhooksWaiting: number
   oldestWebhookSeconds: number
   webhooksGivenUp: number
+  /** Of the newest reconciliation that has ended: what it found and nobody mended, and how long ago that was; or 0. */
+  discrepancies: number
+  lastReconciliationSeconds: number
 }
 
 /** One statement; each of its parts reads a partial index that holds little more than what it counts. */
@@ -61,6 +65,12 @@ export async function receiptsInNumbers({ sql, clock }: Gateway): Promise<Receip
                     order by payment_id, version limit 1),
                    (select recorded_at from webhook_deliveries where status = 'FAILING'
                     order by payment_id, version limit 1)) as since
+    ), newest as (
+      select id, finished_at from reconciliations where finished_at is not null order by id desc limit 1
+    ), reconciled as (
+      select (select finished_at from newest) as since,
+             (select count(*)::int from discrepancies d join newest on d.reconciliation_id = newest.id
+              where d.mended_at is null) as discrepancies
     )
     select operations_under_way, operations_due, operations_in_review,
            ${age('unresolved')} as oldest_unresolved_seconds, late_looks_due,
@@ -68,8 +78,9 @@ export async function receiptsInNumbers({ sql, clock }: Gateway): Promise<Receip
            possible_orphan_holds, ${age('orphans')} as oldest_possible_orphan_hold_seconds,
            stray_holds, ${age('strays')} as oldest_stray_hold_seconds,
            holds_expiring, holds_expired, ${age('holds')} as oldest_expired_hold_seconds,
-           webhooks_waiting, ${age('webhooks')} as oldest_webhook_seconds, webhooks_given_up
-    from clock, unresolved, looks, reviews, orphans, strays, holds, webhooks`)
+           webhooks_waiting, ${age('webhooks')} as oldest_webhook_seconds, webhooks_given_up,
+           discrepancies, ${age('reconciled')} as last_reconciliation_seconds
+    from clock, unresolved, looks, reviews, orphans, strays, holds, webhooks, reconciled`)
   if (numbers === undefined) throw new DatabaseSilent()
   return numbers
 

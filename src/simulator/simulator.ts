@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import postgres from 'postgres'
 import type { Sql } from 'postgres'
+import { ONE_AT_A_TIME } from '../db/connection.ts'
 import type { Answer } from './answers.ts'
 import { answerCall } from './call.ts'
 import type { Call } from './call.ts'
@@ -81,6 +82,7 @@ export async function startSimulator(options: {
   const { random = Math.random, receivedMax = RECEIVED_MAX } = options
   const sql = postgres(options.databaseUrl, {
     max: CONNECTIONS_MAX,
+    ...ONE_AT_A_TIME,
     connect_timeout: 5,
     // The bank connects when it must. The driver's own pause, shared by all connections that fail, is soon 20 s.
     backoff: () => RECONNECT_S,

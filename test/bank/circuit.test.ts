@@ -182,7 +182,7 @@ describe('admission', () => {
     }
     const running = [work('a'), work('b'), work('c')].map((each) => bank.admit(each))
     expect(began).toEqual(['a', 'b'])
-    expect(bank.state()).toEqual({ circuit: 'closed', inFlight: 2, queued: 1 })
+    expect(bank.state()).toEqual({ circuit: 'closed', inFlight: 2, inFlightMax: 2, queued: 1 })
 
     expect(await bank.admit(async (refused) => refused)).toEqual({
       retryAfterMs: 1_000,
@@ -193,7 +193,7 @@ describe('admission', () => {
     first.open()
     expect(await Promise.all(running)).toEqual([null, null, null])
     expect(began).toEqual(['a', 'b', 'c'])
-    expect(bank.state()).toEqual({ circuit: 'closed', inFlight: 0, queued: 0 })
+    expect(bank.state()).toEqual({ circuit: 'closed', inFlight: 0, inFlightMax: 2, queued: 0 })
   })
 
   test('gives a slot back when the work fails', async () => {

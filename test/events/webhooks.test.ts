@@ -294,7 +294,7 @@ describe('a gateway', () => {
     const { client, gateway, database } = await scene()
     await authorized(client)
     const second = await authorized(client)
-    await database.sql.begin(async (sql) => {
+    await database.driver.begin(async (sql) => {
       await sql`select from webhook_deliveries where payment_id <> ${second.id.slice(4)} for update`
       const claimed = await claimDue(gateway, 10)
       expect(claimed.map(({ paymentId }) => `pay_${paymentId}`)).toEqual([second.id])
@@ -370,7 +370,7 @@ describe('the next one of a payment', () => {
     await sendDue()
     await claimDue(gateway, 10)
     let second: Promise<unknown> = Promise.resolve()
-    await database.sql.begin(async (sql) => {
+    await database.driver.begin(async (sql) => {
       await first(id)(sql as unknown as Database)
       second = then(id)(database.sql).execute()
       await vi.waitFor(async () => {

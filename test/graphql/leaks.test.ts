@@ -360,9 +360,11 @@ it('a fault tells the client nothing, and the log where it was', async () => {
   const broken = createServer(
     {
       ...gateway,
-      get sql(): never {
-        throw new TypeError(`cannot do it with '${NUMBER}' and ${CVV}`)
-      },
+      sql: new Proxy(gateway.sql, {
+        apply: () => {
+          throw new TypeError(`cannot do it with '${NUMBER}' and ${CVV}`)
+        },
+      }),
     },
     serving(),
   )

@@ -76,6 +76,25 @@ describe('a request', () => {
     })
   })
 
+  it('that does not say how long it is, is counted', async () => {
+    const chunked = async (bytes: number) => {
+      const body = new Blob([
+        `{"query":"{ __typename }","operationName":null,"extensions":{"a":"${'x'.repeat(bytes)}"}}`,
+      ])
+      const response = await fetch(`${url}/graphql`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: body.stream(),
+        duplex: 'half',
+      } as RequestInit)
+      return { status: response.status, answer: await response.json() }
+    }
+    expect(await chunked(1_000)).toEqual({ status: 200, answer: { data: { __typename: 'Query' } } })
+    const { status, answer } = await chunked(100_000)
+    expect(status).toBe(413)
+    expect(answer).toMatchObject({ errors: [{ extensions: { code: 'REQUEST_ENTITY_TOO_LARGE' } }] })
+  })
+
   it.each([
     ['a batch', '[{"query":"{ __typename }"}]', 400],
     ['no JSON', '{"query"', 400],
@@ -145,12 +164,15 @@ describe('health', () => {
   })
 })
 
+/** Of a tab: its first operation's. */
+const nameOf = (query: string) => /^(?:query|mutation|subscription) (\w+)/m.exec(query)?.[1]
+
 describe('GraphiQL', () => {
   it('is one page that loads nothing from elsewhere', async () => {
     const response = await fetch(`${url}/graphql`, { headers: { accept: 'text/html' } })
     const page = await response.text()
     expect(response.headers.get('content-security-policy')).toMatch(/^default-src 'self' data: blob: /)
-    expect(page).toContain('<title>FicMart payment gateway</title>')
+    expect(page).toContain('<title>FicMart payments</title>')
     // No tag of the page itself names another place; its scripts are in it.
     const [head = ''] = page.split('<style>')
     expect(head).not.toMatch(/https?:/)
@@ -160,15 +182,36 @@ describe('GraphiQL', () => {
   })
 
   it('has tabs that are valid, with new keys each time', () => {
-    const [one, two] = [graphiqlOptions(), graphiqlOptions()].map(({ defaultTabs = [] }) =>
+    const [one = [], two = []] = [graphiqlOptions(), graphiqlOptions()].map(({ defaultTabs = [] }) =>
       defaultTabs.map(({ query }) => query ?? ''),
     )
-    expect(one).toHaveLength(6)
-    expect(one?.[0]).not.toBe(two?.[0])
-    for (const query of one ?? []) {
-      expect(validate(schema, parse(query))).toEqual([])
+    expect(one.map(nameOf)).toEqual([
+      'Authorize',
+      'Capture',
+      'Order',
+      'Customer',
+      'Live',
+      'Shipment',
+      'Operation',
+      'BankCalls',
+      'Stuck',
+      'RerunRecovery',
+      'Expiring',
+      'Reconciliation',
+      'Webhooks',
+    ])
+    expect(one[0]).not.toBe(two[0])
+    for (const query of one) {
+      expect([nameOf(query), validate(schema, parse(query))]).toEqual([nameOf(query), []])
       expect(query).not.toContain('</')
     }
+  })
+
+  it('asks for the holds that run out within a day of when the page was made', () => {
+    const made = new Date('2026-11-24T23:30:00.000Z')
+    const queries = (graphiqlOptions('ops', made).defaultTabs ?? []).map(({ query }) => query ?? '')
+    const expiring = queries.find((query) => nameOf(query) === 'Expiring')
+    expect(expiring).toContain('expiringBefore: "2026-11-25T23:30:00.000Z"')
   })
 
   it('runs its first tab', async () => {

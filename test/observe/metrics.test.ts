@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import { connect } from '../../src/db/connection.ts'
 import { answered } from '../../src/db/persist.ts'
 import { systemClock } from '../../src/gateway.ts'
+import { reconcileWhatIsDue } from '../../src/recovery/reconcile/schedule.ts'
 import { sweep } from '../../src/recovery/sweep.ts'
 import { ASKERS, serverFor } from '../access/askers.ts'
 import { startTestBank } from '../support/bank.ts'
@@ -196,6 +197,30 @@ describe('read from the receipts', () => {
     const late = await scrape(fetch)
     expect(late.value('gateway_holds_expiring')).toBe(0)
     expect(late.value('gateway_holds_expired')).toBeGreaterThan(0)
+  })
+
+  it('is what the newest reconciliation found, and when', async () => {
+    const { amount } = await captured(client)
+    await bank.sql`update transactions set amount_cents = ${amount.cents + 1} where type = 'CAPTURE'`
+    expect((await scrape(fetch)).value('gateway_last_reconciliation_seconds')).toBe(0)
+    await client.query(
+      'mutation { startReconciliation(input: { days: 7 }) { ... on ReconciliationAccepted { reconciliation { id } } } }',
+    )
+    gateway.clock = systemClock
+    await reconcileWhatIsDue(gateway, 0, new AbortController().signal)
+    gateway.clock = { ...systemClock, databaseTime }
+    type Runs = { reconciliations: { edges: { node: { status: string; discrepancyCount: number } }[] } }
+    const { reconciliations } = await client.query<Runs>(
+      '{ reconciliations(first: 1) { edges { node { status discrepancyCount } } } }',
+    )
+    laterMs = HOUR_MS
+    const { value } = await scrape(fetch)
+    expect(reconciliations.edges[0]?.node).toEqual({
+      status: 'FINISHED',
+      discrepancyCount: value('gateway_discrepancies'),
+    })
+    expect(value('gateway_discrepancies')).toBeGreaterThan(0)
+    expect(value('gateway_last_reconciliation_seconds')).toBeGreaterThan(3_500)
   })
 
   it('is read once in three seconds, however many ask', async () => {

@@ -5,6 +5,7 @@ import { parse as parseGraphql, validate } from 'graphql'
 import { describe, expect, it } from 'vitest'
 import { parse as parseYaml } from 'yaml'
 import { schema } from '../../src/graphql/schema.ts'
+import { leastUuidAt } from '../../src/payment/ids.ts'
 import { startTestBank } from '../support/bank.ts'
 import { captured } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
@@ -40,8 +41,10 @@ describe('the runbook', () => {
     for (const query of queries) {
       const filled = query
         .replaceAll('pay_...', payment.id)
+        .replaceAll('rec_...', `rec_${payment.id.slice(4)}`)
         .replaceAll('evt_...', `evt_${payment.id.slice(4)}_1`)
         .replaceAll('cap_...', payment.captureId ?? '')
+        .replaceAll('rec_...', `rec_${leastUuidAt(0)}`)
         .replaceAll('order-...', orderId)
         .replaceAll('customer-...', customerId)
       expect(filled).not.toContain('...'.concat('"'))

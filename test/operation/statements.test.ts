@@ -7,7 +7,7 @@ import { testDatabase } from '../support/database.ts'
 
 /** The functions of sql/ as two processes use them: what each may still write, and what the tables refuse. */
 
-const { sql } = await testDatabase()
+const { sql, driver } = await testDatabase()
 const LEASE_MS = 50_000
 
 type Row = {
@@ -408,7 +408,7 @@ describe('the transition table', () => {
     'is the same in code and SQL for %s and %s',
     async (state, kind) => {
       for (const to of PAYMENT_STATES) {
-        const attempt = sql.begin(async (tx) => {
+        const attempt = driver.begin(async (tx) => {
           await tx`insert into transitions (payment_id, version, from_state, to_state, at, operation_id, cause, actor)
                    select id, 99, ${state}, ${to}, now(), ${randomUUID()}, ${kind}, 'test' from payments limit 1`
           throw new Error('legal')

@@ -115,6 +115,33 @@ async function stateOf(id: string): Promise<string> {
   return row?.state ?? 'none'
 }
 
+/** Both found by `npm run model`. */
+describe('what the bank did otherwise than it was asked', () => {
+  it('was done, so another try that the bank refuses is no refusal', async () => {
+    const payment = await captured(client)
+    bank.faults.add('other-currency', { endpoint: 'refunds', probe: false })
+    await client.refund({ paymentId: payment.id })
+    bank.faults.add('lookup-fault', { endpoint: 'refunds', probe: true })
+    bank.faults.add('redirect', { endpoint: 'refunds', probe: false })
+    expect(await rerun(payment.id)).toMatchObject({ __typename: 'PaymentReviewed' })
+    laterMs = 10_000
+    await sweep(gateway)
+    expect(await stateOf(payment.id)).toBe('REFUNDED')
+  })
+
+  it('may have left a hold, so an authorize that the bank then denies is marked', async () => {
+    const orderId = randomUUID()
+    bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
+    const { payment } = await client.authorize({ orderId })
+    laterMs = 10_000
+    bank.faults.add('lookup-fault', { endpoint: 'authorizations', probe: true, times: 3 })
+    await rerun(payment?.id ?? '')
+    const [row] =
+      await database.sql`select state, possible_orphan_hold_since as mark from payments where order_id = ${orderId}`
+    expect(row).toMatchObject({ state: 'FAILED', mark: expect.any(Date) })
+  })
+})
+
 describe('a reference from the statement', () => {
   it('completes a capture whose id is missing, and the refund goes', async () => {
     const { id, captureId } = await capturedWithoutId()

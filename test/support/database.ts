@@ -7,7 +7,12 @@ import { whenFileEnds } from './leaving.ts'
 
 export { privateServer } from './private-server.ts'
 
-export type TestDatabase = { url: string; sql: Database }
+export type TestDatabase = {
+  url: string
+  sql: Database
+  /** The driver as it comes: `sql` has no transactions of more than one statement, as the gateway has none. */
+  driver: postgres.Sql
+}
 
 /** An empty gateway or bank of this test file's own; dropped when the file has ended. */
 export async function testDatabase(kind: 'gateway' | 'bank' = 'gateway'): Promise<TestDatabase> {
@@ -20,11 +25,13 @@ export async function testDatabase(kind: 'gateway' | 'bank' = 'gateway'): Promis
   )
   const url = server + name
   const sql = connect(url, { connectionsMax: 5, statementTimeoutMs: 30_000 })
+  const driver = postgres(url, { max: 2, onnotice: () => {} })
   whenFileEnds(async () => {
     await sql.end({ timeout: 1 })
+    await driver.end({ timeout: 1 })
     await asAdmin(server, (admin) => admin`drop database if exists ${admin(name)} with (force)`)
   })
-  return { url, sql }
+  return { url, sql, driver }
 }
 
 async function asAdmin(server: string, work: (admin: postgres.Sql) => Promise<unknown>): Promise<void> {

@@ -1,6 +1,7 @@
 import type { PendingQuery, Row as SqlRow } from 'postgres'
 import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
-import { answered, DatabaseSilent, isDuplicate, persist } from '../../db/persist.ts'
+import { answered, isDuplicate, persist } from '../../db/persist.ts'
+import { DatabaseSilent } from '../../db/pool.ts'
 import type { Gateway } from '../../gateway.ts'
 import type { Finding } from './discrepancy.ts'
 

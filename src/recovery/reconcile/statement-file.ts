@@ -38,7 +38,6 @@ const LINE_BYTES_MAX = 10_000
 /** Throws StatementRefused. */
 export async function* linesOf(file: string, atOnce: number): AsyncGenerator<Line[]> {
   const parser = parse({
-    bom: true,
     columns: (header: string[]) => header.map((name) => name.trim().toLowerCase()),
     info: true,
     skip_empty_lines: true,

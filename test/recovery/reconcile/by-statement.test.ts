@@ -554,6 +554,21 @@ describe('stopped and taken up again', () => {
     expect(await gateway.sql`select count(*)::int as rows from discrepancies`).toEqual([{ rows: 2_500 }])
   })
 
+  it('a query that the driver answers with nothing, as it does when its connection dies, does not end the run', async () => {
+    const { gateway } = await scene()
+    const held = await taken(gateway)
+    let lost = 0
+    const apply = (sql: object, self: unknown, args: [string[]]): unknown => {
+      if (!String(args[0]).includes('left join lateral (select true as is_row') || lost >= 2)
+        return Reflect.apply(sql as () => unknown, self, args)
+      lost += 1
+      return Promise.resolve([])
+    }
+    const forgetful: Gateway = { ...gateway, sql: new Proxy(gateway.sql, { apply }) as Gateway['sql'] }
+    const run = await reconcile(forgetful, held, await fileOf(strangers(10)), watching)
+    expect({ lost, checked: run.checked }).toEqual({ lost: 2, checked: 10 })
+  })
+
   it('a load that was interrupted needs its file again, and begins anew', async () => {
     const { gateway } = await scene()
     const held = await taken(gateway)

@@ -1,0 +1,52 @@
+import type { Operation, Payment } from '../../src/payment/payment.ts'
+import { closeReview, enterBankReference, rerunRecovery } from '../../src/recovery/review.ts'
+import type { Process, World } from './process.ts'
+import type { Receipts } from './receipts.ts'
+
+/** An operator who is honest and reads the bank's statement: what it shows is what is entered. */
+
+/** Settles the first thing that waits for one; false when there is none. */
+export async function settleFirst(process: Process, world: World, receipts: Receipts): Promise<boolean> {
+  for (const payment of receipts.payments) {
+    const operations = receipts.operations.filter(({ paymentId }) => paymentId === payment.id)
+    const waiting = operations.find(
+      ({ status, leasedUntil }) => status === 'UNRESOLVED' && leasedUntil === null,
+    )
+    const by = { paymentId: payment.id, actor: 'ops', reason: "as the bank's statement shows" }
+    const gateway = process.gateway
+    const operation = waiting ?? operations.find((one) => isUntold(one, payment))
+    if (operation === undefined) {
+      // An operation under way comes first, and may bring more.
+      if (payment.reviewReason === null || operations.some(({ status }) => status === 'UNRESOLVED')) continue
+      await world.time.live(process, () =>
+        closeReview(gateway, { ...by, outcome: 'NO_CHANGE', bankReference: null }),
+      )
+      return true
+    }
+    const made = world.bank.books.find(({ key }) => key === `op_${operation.id}`)
+    await world.time.live(process, () => {
+      if (made === undefined)
+        return closeReview(gateway, { ...by, outcome: 'NOT_CARRIED_OUT', bankReference: null })
+      return made.endpoint === 'voids'
+        ? closeReview(gateway, { ...by, outcome: 'CARRIED_OUT', bankReference: made.id })
+        : enterBankReference(gateway, { ...by, bankReference: made.id })
+    })
+    return true
+  }
+  return false
+}
+
+export async function rerun(process: Process, world: World, receipts: Receipts): Promise<void> {
+  const payment = receipts.payments.at(-1)
+  if (payment === undefined) return
+  const by = { paymentId: payment.id, actor: 'ops', reason: 'the bank is well again' }
+  await world.time.live(process, () => rerunRecovery(process.gateway, by))
+}
+
+/** Resolved without the bank's word, for good: the sweep looks no more. */
+function isUntold({ kind, status, lookAgainAt }: Operation, payment: Payment): boolean {
+  if (lookAgainAt !== null) return false
+  if (status === 'REFUSED') return kind === 'AUTHORIZE' && payment.possibleOrphanHoldSince !== null
+  if (kind === 'CAPTURE') return payment.captureId === null
+  return kind === 'REFUND' && payment.refundId === null
+}

@@ -1,0 +1,73 @@
+import type { Operation, Payment } from '../../../src/payment/payment.ts'
+import { HOUR_MS, START } from '../bank.ts'
+import type { Entry, Exchanged } from '../bank.ts'
+import type { History, Told } from '../play.ts'
+import type { Receipts } from '../receipts.ts'
+
+/** A rule answers what breaks it in a history; nothing when all is well. */
+export type Rules = Record<string, (h: History) => string[]>
+
+/** How rules look at a history. */
+export const nameOf = ({ kind, idempotencyKey }: Operation) => `${kind} ${idempotencyKey}`
+export const msOf = (date: Date) => date.getTime() - START
+
+/** `key`: the bank's. */
+export const operationOf = ({ operations }: Receipts, key: string) =>
+  operations.find(({ id }) => key === `op_${id}`)
+export const operationTold = ({ operations }: Receipts, { request }: Told) =>
+  operations.find(({ idempotencyKey }) => idempotencyKey === request.idempotencyKey)
+export const paymentOf = ({ payments }: Receipts, operation: Operation) =>
+  payments.find(({ id }) => id === operation.paymentId)
+/** One that was refused at once names the payment that the order has already. */
+export const authorizeOf = ({ operations }: Receipts, payment: Payment) =>
+  operations.find(
+    ({ kind, paymentId, attempt }) => kind === 'AUTHORIZE' && paymentId === payment.id && attempt > 0,
+  )
+
+export const exchangesOf = (h: History, operation: Operation): Exchanged[] =>
+  h.bank.exchanges.filter(({ key }) => key === `op_${operation.id}`)
+/** The rows of the bank's ledger that an operation made. */
+export const madeBy = (h: History, operation: Operation): Entry[] =>
+  h.bank.books.filter(({ key }) => key === `op_${operation.id}`)
+
+/** In review: only an operator can settle it. */
+export function isInReview({ operations }: Receipts, payment: Payment | undefined): boolean {
+  if (payment === undefined) return false
+  const waits = ({ paymentId, status, leasedUntil }: Operation) =>
+    paymentId === payment.id && status === 'UNRESOLVED' && leasedUntil === null
+  return payment.reviewReason !== null || operations.some(waits)
+}
+
+/** The bank's id that the receipt has for what an operation did. */
+export function idKeptOf(operation: Operation, payment: Payment | undefined): string | null | undefined {
+  switch (operation.kind) {
+    case 'AUTHORIZE':
+      return payment?.authorizationId
+    case 'CAPTURE':
+      return payment?.captureId
+    case 'REFUND':
+      return payment?.refundId
+    case 'VOID':
+    case 'EXPIRE':
+    case 'RELEASE':
+      return payment?.voidId
+  }
+}
+
+/** The answer was never stored, was forgotten by the time that the operation was resolved, or was denied. */
+export function isForgotten(h: History, operation: Operation, entry: Entry): boolean {
+  const stored = h.bank.stored.get(`${entry.key} ${entry.endpoint}`)
+  if (stored === undefined || denialsOf(h, operation) > 0) return true
+  return operation.resolvedAt !== null && msOf(operation.resolvedAt) >= stored.atMs + 24 * HOUR_MS
+}
+
+/** How often the bank said "not stored" for a fault of its look-up. */
+export function denialsOf(h: History, operation: Operation): number {
+  return exchangesOf(h, operation).filter(({ fault }) => fault === 'lookupFault').length
+}
+
+export function groupedBy<T>(all: readonly T[], name: (one: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>()
+  for (const one of all) groups.set(name(one), [...(groups.get(name(one)) ?? []), one])
+  return groups
+}

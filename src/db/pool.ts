@@ -1,0 +1,100 @@
+import { Semaphore, withTimeout } from 'async-mutex'
+import type { Sql } from 'postgres'
+
+/**
+ * postgres.js with what it lacks on a bad day. Each statement waits for a connection of its own, but not for ever;
+ * one that the server does not answer is given up, and its pool with it; an answer that is not one is refused. So every
+ * statement ends in bounded time and with its own rows, or is rejected; what was rejected may or may not have run.
+ * What the driver does without this is measured in docs/reliability.md.
+ */
+export function guarded<Pool extends Sql<{ bigint: number }>>(
+  open: { statements: () => Pool; besides: () => Pool },
+  limits: { connections: number; answerMs: number; onAnswer: () => void },
+): Pool {
+  let pool = open.statements()
+  /** For LISTEN, which must outlive a pool, and for `begin`, which only tests use: it is not safe (TRADEOFFS.md). */
+  let besides: Pool | undefined
+  let openedMs = performance.now()
+  const places = withTimeout(new Semaphore(limits.connections), PLACE_MS, new DatabaseSilent(BUSY))
+
+  /** Sessions that hang, or that began while the server was read-only, are not mended by waiting. */
+  function renew(spent: Pool): void {
+    const nowMs = performance.now()
+    if (spent !== pool || nowMs - openedMs < RENEWED_LEAST_MS) return
+    pool = open.statements()
+    openedMs = nowMs
+    // What still runs there is cut off then; the driver never rejects here, but waits for ever without a timeout.
+    void spent.end({ timeout: LAST_WORDS_S })
+  }
+
+  async function run<Rows>(from: Pool, send: () => Promise<Rows>): Promise<Rows> {
+    const [, release] = await places.acquire()
+    let timer: NodeJS.Timeout | undefined
+    try {
+      const silence = new Promise<never>((_, reject) => {
+        timer = setTimeout(() => {
+          renew(from)
+          reject(new DatabaseSilent())
+        }, limits.answerMs)
+      })
+      const rows = whole(await Promise.race([send(), silence]))
+      limits.onAnswer()
+      return rows
+    } catch (error) {
+      if (Object(error).code === READ_ONLY) renew(from)
+      throw error
+    } finally {
+      clearTimeout(timer)
+      release()
+    }
+  }
+
+  const end: Pool['end'] = async (options) => {
+    await Promise.all([pool.end(options), besides?.end(options)])
+  }
+
+  return new Proxy(pool, {
+    get: (_, name) => {
+      if (name === 'end') return end
+      const of = name === 'listen' || name === 'begin' ? (besides ??= open.besides()) : pool
+      return Reflect.get(of, name) as unknown
+    },
+    apply: (_, __, args) => {
+      const from = pool
+      const made: unknown = Reflect.apply(from, undefined, args)
+      // An identifier or a list; a statement runs when it is awaited, and a fragment of one never is.
+      if (!(made instanceof Promise)) return made
+      const send = made.then.bind(made)
+      let running: Promise<unknown> | undefined
+      const then: typeof made.then = (ok, failed) => (running ??= run(from, () => send())).then(ok, failed)
+      // oxlint-disable-next-line unicorn/no-thenable -- a statement is one already
+      return Object.assign(made, { then, catch: (failed: () => unknown) => then(undefined, failed) })
+    },
+  })
+}
+
+/** It may have done what it was told. The code is the driver's own for a connection that broke. */
+export class DatabaseSilent extends Error {
+  readonly code = 'CONNECTION_CLOSED'
+  constructor(message = 'the database did not answer in time') {
+    super(message)
+  }
+}
+
+const BUSY = 'every connection to the database was busy'
+/** As long as a statement may take: then something is amiss that waiting does not mend. */
+const PLACE_MS = 5_000
+const RENEWED_LEAST_MS = 1_000
+const LAST_WORDS_S = 1
+const READ_ONLY = '25006'
+
+/**
+ * The driver counts the rows of a statement on from where the last one on its connection broke off (an error amidst its
+ * rows, a session terminated), and resolves with nothing at all what it had put on a connection that was just dying.
+ */
+function whole<Rows>(rows: Rows): Rows {
+  if (!Array.isArray(rows)) return rows
+  if (Reflect.get(rows, 'command') === null) throw new DatabaseSilent('the database gave no answer')
+  if (!(0 in rows)) rows.splice(0, Number(Object.keys(rows)[0]))
+  return rows
+}

@@ -1,0 +1,82 @@
+import type { Page } from 'playwright-core'
+import { describe, expect, it } from 'vitest'
+import { startTestBank } from '../support/bank.ts'
+import { findChromium, NO_CHROMIUM, openBrowser, openPage, picture } from '../support/browser.ts'
+import { testDatabase } from '../support/database.ts'
+import { spawnGateway } from '../support/gateway.ts'
+
+/** GraphiQL as a developer meets it: in a browser, from a gateway as users run it, on a network that leads nowhere. */
+
+const executable = await findChromium()
+if (executable === null) process.stderr.write(`${NO_CHROMIUM}\n`)
+
+describe.skipIf(executable === null)('GraphiQL in Chromium', async () => {
+  if (executable === null) return
+  const [database, bank, browser] = await Promise.all([
+    testDatabase(),
+    startTestBank(),
+    openBrowser(executable),
+  ])
+  const gateway = await spawnGateway({ DATABASE_URL: database.url, BANK_URL: bank.url })
+  const open = async () => {
+    const watched = await openPage(browser, [gateway.url])
+    await watched.page.goto(`${gateway.url}/graphql`)
+    return watched
+  }
+
+  it(
+    'takes a payment by pressing Run, and shows what happens to it as it happens',
+    async () => {
+      const [desk, watching] = await Promise.all([open(), open()])
+
+      await run(desk.page, 'Authorize')
+      const authorized = await answer(desk.page, /"state":\s"AUTHORIZED"/)
+      const [id = ''] = /pay_[0-9a-f-]{36}/.exec(authorized) ?? []
+      await picture(desk.page, 'graphiql-authorized')
+
+      await run(watching.page, 'Live')
+      expect(await answer(watching.page, /"version":\s2/)).toContain(id)
+
+      await show(desk.page, 'Capture')
+      await desk.page.locator('.graphiql-query-editor').getByText('"pay_..."').click()
+      await desk.page.keyboard.press('Home')
+      await desk.page.keyboard.press('Shift+End')
+      await desk.page.keyboard.insertText(`paymentId: "${id}"`)
+      await press(desk.page)
+      expect(await answer(desk.page, /"state":\s"CAPTURED"/)).toContain(id)
+      await picture(desk.page, 'graphiql-captured')
+
+      expect(await answer(watching.page, /"state":\s"CAPTURED"/)).toContain(id)
+      await picture(watching.page, 'graphiql-live')
+      expect([...desk.trouble, ...watching.trouble]).toEqual([])
+      expect(await bank.transactions()).toMatchObject([{ type: 'AUTHORIZATION' }, { type: 'CAPTURE' }])
+    },
+    TEST_MS,
+  )
+})
+
+/** The page has 9 MB, and machines are busy. */
+const TEST_MS = 120_000
+
+const tab = (page: Page, name: string) => page.locator('.graphiql-tab-button', { hasText: name })
+
+async function show(page: Page, name: string): Promise<void> {
+  await tab(page, name).click()
+  const document = new RegExp(`(query|mutation|subscription)\\s${name}\\b`)
+  await page.locator('.graphiql-query-editor .view-lines').filter({ hasText: document }).waitFor()
+}
+
+async function press(page: Page): Promise<void> {
+  await page.getByRole('button', { name: /^Execute query/ }).click()
+}
+
+async function run(page: Page, name: string): Promise<void> {
+  await show(page, name)
+  await press(page)
+}
+
+/** What stands on the right, once it fits. */
+async function answer(page: Page, fits: RegExp): Promise<string> {
+  const lines = page.locator('.graphiql-response .view-lines').filter({ hasText: fits })
+  return await lines.innerText()
+}
