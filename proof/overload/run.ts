@@ -65,9 +65,7 @@ export async function overload(options: Options): Promise<Phase[]> {
       const isFirst = phases.length === 0
       const capacityPerSecond = (places / latencyMs) * 1_000
       const seconds = isFirst ? Math.min(5, options.secondsEach) : options.secondsEach
-      show(
-        `${isFirst ? 'warming up' : `${times} times the capacity of ${capacityPerSecond}/s, ${seconds} s`}`,
-      )
+      show(isFirst ? 'warming up' : `${times} times the capacity of ${capacityPerSecond}/s, ${seconds} s`)
       const name = `${phases.length}x${times}`
       await seenBy(gateway, options.watch)
       const answers = await options.load({
