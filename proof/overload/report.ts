@@ -72,6 +72,7 @@ export function told(phases: readonly Phase[]): string {
       ms(percentile(refusals, 0.99)),
       answers.filter(({ replayed }) => replayed).length,
       answers.filter(({ answer }) => answer === 'OUTCOME_UNKNOWN').length,
+      seen === null ? '-' : `${(seen.cpuMs / answers.length).toFixed(2)} ms`,
       ms(seen?.lagP99Ms ?? Number.NaN),
       rss === null ? '-' : `${rss.from.toFixed(0)} -> ${rss.to.toFixed(0)} MB`,
     ]
@@ -90,6 +91,7 @@ const HEAD = [
   'p99',
   'replayed',
   'unknown',
+  'CPU each',
   'lag p99',
   'memory',
 ]

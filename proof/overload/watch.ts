@@ -9,6 +9,8 @@ export type Seen = {
   lagP50Ms: number
   lagP99Ms: number
   lagMaxMs: number
+  /** Of one core, in milliseconds. */
+  cpuMs: number
   /** Every quarter of a second. */
   rssMb: number[]
   heapMb: number[]
@@ -26,9 +28,13 @@ setInterval(() => {
   memory.heapMb.push(heapUsed / 1e6)
 }, MEMORY_EVERY_MS).unref()
 
+let cpu = process.cpuUsage()
 process.on('SIGUSR2', () => {
   const lag = (nanoseconds: number) => Math.max(0, nanoseconds / 1e6 - RESOLUTION_MS)
+  const used = process.cpuUsage(cpu)
+  cpu = process.cpuUsage()
   const seen: Seen = {
+    cpuMs: (used.user + used.system) / 1e3,
     lagP50Ms: lag(delays.percentile(50)),
     lagP99Ms: lag(delays.percentile(99)),
     lagMaxMs: lag(delays.max),
