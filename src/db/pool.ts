@@ -5,7 +5,7 @@ import type { Sql } from 'postgres'
  * postgres.js with what it lacks on a bad day. Each statement waits for a connection of its own, but not for ever;
  * one that the server does not answer is given up, and its pool with it; an answer that is not one is refused. So every
  * statement ends in bounded time and with its own rows, or is rejected; what was rejected may or may not have run.
- * What the driver does without this is measured in docs/reliability.md.
+ * What the driver does without this: docs/reliability.md, and test/storm/connection.test.ts.
  */
 export function guarded<Pool extends Sql<{ bigint: number }>>(
   open: { statements: () => Pool; besides: () => Pool },
