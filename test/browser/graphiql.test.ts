@@ -1,4 +1,5 @@
-import type { Page } from 'playwright-core'
+import { errors } from 'playwright-core'
+import type { Page, Request } from 'playwright-core'
 import { describe, expect, it } from 'vitest'
 import { startTestBank } from '../support/bank.ts'
 import { findChromium, NO_CHROMIUM, openBrowser, openPage, picture } from '../support/browser.ts'
@@ -70,9 +71,29 @@ async function press(page: Page): Promise<void> {
   await page.getByRole('button', { name: /^Execute query/ }).click()
 }
 
+/**
+ * For some 100 ms after a tab was chosen GraphiQL still has the operation's name of the one before: who presses then
+ * sends nothing, reads "Cannot infer operation", and presses again.
+ */
 async function run(page: Page, name: string): Promise<void> {
   await show(page, name)
-  await press(page)
+  for (;;) {
+    const sent = page
+      .waitForRequest((request) => asksFor(request, name), { timeout: SENT_WITHIN_MS })
+      .catch((error: unknown) => {
+        if (error instanceof errors.TimeoutError) return null
+        throw error
+      })
+    await press(page)
+    if ((await sent) !== null) return
+  }
+}
+
+const SENT_WITHIN_MS = 5_000
+
+/** What is live is asked for by GET. */
+function asksFor(request: Request, name: string): boolean {
+  return new RegExp(`operationName(=|":")${name}\\b`).test(`${request.url()} ${request.postData() ?? ''}`)
 }
 
 /** What stands on the right, once it fits. */
