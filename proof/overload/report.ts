@@ -7,7 +7,7 @@ import type { Phase } from './run.ts'
 const GOODPUT_LEAST = 0.9
 const REFUSAL_P99_MS_MAX = 50
 const LAG_P99_MS_MAX = 30
-/** Between the second quarter of a phase and its last one: a heap breathes. */
+/** Of what is alive in the heap, from the beginning of a load to its end. */
 const GROWTH_MAX = 0.1
 /** At first the places fill. */
 const RAMP_MS = 1_000
@@ -33,10 +33,9 @@ export function violations({ answers, recorded, times }: Phase): string[] {
 
 /** The times and sizes promised, which a machine with other work to do may miss. */
 export function misses(phase: Phase): string[] {
-  const { times, capacityPerSecond, seen } = phase
+  const { times, capacityPerSecond, seen, liveHeapMbBefore } = phase
   const goodput = goodputOf(phase)
   const refusalP99Ms = percentile(tookMs(refusalsOf(phase)), 0.99)
-  const rss = seen === null ? null : growth(seen.rssMb)
   const found: [boolean, string][] = [
     [
       goodput < GOODPUT_LEAST * capacityPerSecond,
@@ -45,8 +44,8 @@ export function misses(phase: Phase): string[] {
     [refusalP99Ms > REFUSAL_P99_MS_MAX, `refusals p99 ${refusalP99Ms.toFixed(0)} ms`],
     [(seen?.lagP99Ms ?? 0) > LAG_P99_MS_MAX, `event-loop lag p99 ${seen?.lagP99Ms.toFixed(0)} ms`],
     [
-      rss !== null && rss.to > rss.from * (1 + GROWTH_MAX),
-      `memory from ${rss?.from.toFixed(0)} to ${rss?.to.toFixed(0)} MB`,
+      seen !== null && seen.liveHeapMb > liveHeapMbBefore * (1 + GROWTH_MAX),
+      `live heap from ${liveHeapMbBefore.toFixed(1)} to ${seen?.liveHeapMb.toFixed(1)} MB`,
     ],
   ]
   return found.filter(([isMissed]) => isMissed).map(([, what]) => `${times}x: ${what}`)
@@ -55,11 +54,10 @@ export function misses(phase: Phase): string[] {
 export function told(phases: readonly Phase[]): string {
   const ms = (value: number) => (Number.isNaN(value) ? '-' : `${value.toFixed(0)} ms`)
   const rows = phases.map((phase) => {
-    const { answers, capacityPerSecond, seconds, seen, times } = phase
+    const { answers, capacityPerSecond, seconds, seen, liveHeapMbBefore, times } = phase
     const refusals = tookMs(refusalsOf(phase))
     const goodput = goodputOf(phase)
-    const rss = seen === null ? null : growth(seen.rssMb)
-    return [
+      return [
       `${times}x`,
       (answers.length / seconds).toFixed(0),
       goodput.toFixed(1),
@@ -74,7 +72,8 @@ export function told(phases: readonly Phase[]): string {
       answers.filter(({ answer }) => answer === 'OUTCOME_UNKNOWN').length,
       seen === null ? '-' : `${(seen.cpuMs / answers.length).toFixed(2)} ms`,
       ms(seen?.lagP99Ms ?? Number.NaN),
-      rss === null ? '-' : `${rss.from.toFixed(0)} -> ${rss.to.toFixed(0)} MB`,
+      seen === null ? '-' : `${liveHeapMbBefore.toFixed(1)} -> ${seen.liveHeapMb.toFixed(1)} MB`,
+      seen === null ? '-' : `${seen.rssMb.toFixed(0)} MB`,
     ]
   })
   return table([HEAD, ...rows])
@@ -93,7 +92,8 @@ const HEAD = [
   'unknown',
   'CPU each',
   'lag p99',
-  'memory',
+  'live heap',
+  'RSS',
 ]
 
 function refusalsOf({ answers }: Phase): Answered[] {
@@ -111,11 +111,4 @@ function goodputOf({ answers, seconds }: Phase): number {
       answer === 'SUCCESS' && !replayed && answeredMs > RAMP_MS && answeredMs <= seconds * 1_000,
   )
   return made.length / (seconds - RAMP_MS / 1_000)
-}
-
-/** The averages of the second and of the last quarter. */
-function growth(samples: readonly number[]): { from: number; to: number } {
-  const quarter = Math.floor(samples.length / 4)
-  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
-  return { from: mean(samples.slice(quarter, 2 * quarter)), to: mean(samples.slice(3 * quarter)) }
 }

@@ -36,6 +36,8 @@ export type Phase = {
   /** Keys that were refused and that the receipts know all the same. */
   recorded: string[]
   seen: Seen | null
+  /** What was alive in the heap when the load began. */
+  liveHeapMbBefore: number
 }
 
 export async function overload(options: Options): Promise<Phase[]> {
@@ -60,14 +62,14 @@ export async function overload(options: Options): Promise<Phase[]> {
   })
   try {
     const phases: Phase[] = []
-    // The first is to warm up: code is compiled, connections are made.
-    for (const times of [options.times[0] ?? 1, ...options.times]) {
+    // The first is to warm up: code is compiled, connections are made, caches fill.
+    for (const times of [Math.max(...options.times), ...options.times]) {
       const isFirst = phases.length === 0
       const capacityPerSecond = (places / latencyMs) * 1_000
       const seconds = isFirst ? Math.min(5, options.secondsEach) : options.secondsEach
       show(isFirst ? 'warming up' : `${times} times the capacity of ${capacityPerSecond}/s, ${seconds} s`)
       const name = `${phases.length}x${times}`
-      await seenBy(gateway, options.watch)
+      const before = await seenBy(gateway, options.watch)
       const answers = await options.load({
         url: gateway.url,
         name,
@@ -84,6 +86,7 @@ export async function overload(options: Options): Promise<Phase[]> {
         answers,
         recorded: await recorded(receipts, name, answers),
         seen,
+        liveHeapMbBefore: before?.liveHeapMb ?? Number.NaN,
       })
     }
     return phases.slice(1)

@@ -1,4 +1,6 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 
 /**
  * Preloaded into the gateway (`node --import`), which knows nothing of it: at each SIGUSR2 it writes what it has seen
@@ -11,9 +13,10 @@ export type Seen = {
   lagMaxMs: number
   /** Of one core, in milliseconds. */
   cpuMs: number
-  /** Every quarter of a second. */
-  rssMb: number[]
-  heapMb: number[]
+  /** At its most; looked at every quarter of a second. */
+  rssMb: number
+  /** What is left of the heap by a collection of garbage, now. */
+  liveHeapMb: number
 }
 
 const RESOLUTION_MS = 5
@@ -21,26 +24,29 @@ const MEMORY_EVERY_MS = 250
 
 const delays = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
 delays.enable()
-const memory: Pick<Seen, 'rssMb' | 'heapMb'> = { rssMb: [], heapMb: [] }
+let rssMb = 0
 setInterval(() => {
-  const { rss, heapUsed } = process.memoryUsage()
-  memory.rssMb.push(rss / 1e6)
-  memory.heapMb.push(heapUsed / 1e6)
+  rssMb = Math.max(rssMb, process.memoryUsage.rss() / 1e6)
 }, MEMORY_EVERY_MS).unref()
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
 
 let cpu = process.cpuUsage()
 process.on('SIGUSR2', () => {
   const lag = (nanoseconds: number) => Math.max(0, nanoseconds / 1e6 - RESOLUTION_MS)
   const used = process.cpuUsage(cpu)
+  collectGarbage()
+  const liveHeapMb = process.memoryUsage().heapUsed / 1e6
   cpu = process.cpuUsage()
   const seen: Seen = {
     cpuMs: (used.user + used.system) / 1e3,
     lagP50Ms: lag(delays.percentile(50)),
     lagP99Ms: lag(delays.percentile(99)),
     lagMaxMs: lag(delays.max),
-    rssMb: memory.rssMb.splice(0),
-    heapMb: memory.heapMb.splice(0),
+    rssMb,
+    liveHeapMb,
   }
+  rssMb = 0
   delays.reset()
   process.stderr.write(`${JSON.stringify({ seen })}\n`)
 })
