@@ -57,7 +57,7 @@ export function told(phases: readonly Phase[]): string {
     const { answers, capacityPerSecond, seconds, seen, liveHeapMbBefore, times } = phase
     const refusals = tookMs(refusalsOf(phase))
     const goodput = goodputOf(phase)
-      return [
+    return [
       `${times}x`,
       (answers.length / seconds).toFixed(0),
       goodput.toFixed(1),
