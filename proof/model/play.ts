@@ -31,6 +31,7 @@ export type History = {
   waited: Receipts
   settled: Receipts
   interruptions: number
+  pauses: number
   /** What operators did before the faults had ended. */
   acts: number
   errors: World['errors']
@@ -61,6 +62,7 @@ export async function play(sql: Database, story: Story): Promise<History> {
     databaseFaults: [],
     trips: new Set(),
     interruptions: 0,
+    pauses: 0,
     errors: [],
   }
   const run = new Run(world)
@@ -75,7 +77,7 @@ export async function play(sql: Database, story: Story): Promise<History> {
   const waited = (await run.sweepWhileDue('ever')) ? await readReceipts(sql) : recovered
   const settled = await run.settle(waited)
   await run.repeatAll(settled)
-  const { interruptions, errors } = world
+  const { interruptions, pauses, errors } = world
   return {
     bank,
     told: run.told,
@@ -85,6 +87,7 @@ export async function play(sql: Database, story: Story): Promise<History> {
     waited,
     settled,
     interruptions,
+    pauses,
     acts: run.acts,
     errors,
   }

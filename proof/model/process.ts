@@ -30,6 +30,7 @@ const LOST_MS = 2
 const SLOW_MS = 5_500
 /** As db/pool.ts gives up. */
 const SILENT_MS = 6_000
+export const BROKEN = 'the connection broke'
 
 export type World = {
   time: Time
@@ -42,6 +43,8 @@ export type World = {
   trips: Set<Promise<unknown>>
   /** Deaths and pauses of processes, faults of the database: whatever may keep an answer from being written. */
   interruptions: number
+  /** Pauses of processes: whoever comes back may find that even the time to say a statement again is over. */
+  pauses: number
   /** What was logged as an error. */
   errors: { msg: string; err?: { message: string } }[]
 }
@@ -133,6 +136,7 @@ async function passes(world: World, process: Process): Promise<void> {
     if (trouble.at === 0 && trouble.is === 'death') kill(world, process)
     if (trouble.at === 0 && trouble.is === 'pause') {
       world.interruptions += 1
+      world.pauses += 1
       await onTheWay(world, world.time.sleep(PAUSE_MS))
     }
   }
@@ -201,7 +205,7 @@ function databaseOf(world: World, process: Process): Database {
     const rows = await (fault === 'silent' ? time.sleep(SILENT_MS) : trip)
     await passes(world, process)
     if (fault === undefined || fault === 'slow') return rows
-    throw Object.assign(new Error('the connection broke'), { code: 'CONNECTION_CLOSED' })
+    throw Object.assign(new Error(BROKEN), { code: 'CONNECTION_CLOSED' })
   }
 
   async function run(statement: Statement, fault: DatabaseFault | undefined): Promise<unknown> {

@@ -21,7 +21,7 @@ export async function persist<T>(
   return await inSpan(name, ids, async () => {
     for (let failures = 0; ;) {
       try {
-        return await answered(statement())
+        return await statement()
       } catch (error) {
         failures += 1
         const pauseMs = gateway.random() * Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** failures)

@@ -1,11 +1,12 @@
 import { v4 as randomId } from 'uuid'
 import type { ExchangeRecord } from '../bank/bank.ts'
-import { persist } from '../db/persist.ts'
+import { answered, persist } from '../db/persist.ts'
 import type { Step } from '../db/persist.ts'
+import { together } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
 import type { Audit, Operation, OperationInput, Payment } from '../payment/payment.ts'
-import { readRow, standingOf } from './standing.ts'
+import { AT_ONCE, readRow, standingOf } from './standing.ts'
 import type { JsonRow, Standing } from './standing.ts'
 
 /**
@@ -74,15 +75,21 @@ export async function claimAgain(
     byOperator: next.byOperator ?? false,
     audit: next.audit ?? null,
   }
-  type Row = JsonRow<'CLAIMED' | 'RESOLVED' | 'TAKEN'> & { quiet: boolean; replayable: boolean }
   const deadlineMs = askedAt.monotonicMs + leaseMs(gateway)
   return await persist(gateway, stepOf('claim again', operation), deadlineMs, async () => {
-    const [row] = await gateway.sql<Row[]>`
-      select * from claim_again(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
+    const row = await together(gateway.inFlight.lines.claimAgain, AT_ONCE, item, (items) =>
+      answered(gateway.sql`
+        select * from claim_again(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
+    )
     const answer = readRow(row)
-    if (row?.answer !== 'CLAIMED') return { lost: standingOf(answer) }
+    if (row.answer !== 'CLAIMED') return { lost: standingOf(answer) }
     return { claim: { ...claimed(answer), token, askedAt, quiet: row.quiet, replayable: row.replayable } }
   })
+}
+
+export type ClaimAgainRow = JsonRow<'CLAIMED' | 'RESOLVED' | 'TAKEN'> & {
+  quiet: boolean
+  replayable: boolean
 }
 
 export function claimed(row: ReturnType<typeof readRow>): Standing & { payment: Payment } {

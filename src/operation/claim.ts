@@ -1,6 +1,7 @@
 import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
 import type { Refused } from '../bank/bank.ts'
-import { isPassing, persist } from '../db/persist.ts'
+import { answered, isPassing, persist } from '../db/persist.ts'
+import { together } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
 import { MOVES } from '../payment/payment.ts'
 import type { Operation } from '../payment/payment.ts'
@@ -11,8 +12,7 @@ import { notAdmitted, orderBusy, problem } from './problems.ts'
 import type { Problem } from './problems.ts'
 import { refused, resultOf } from './result.ts'
 import type { Request, Result } from './result.ts'
-import { readRow, standingOf } from './standing.ts'
-import type { JsonRow } from './standing.ts'
+import { AT_ONCE, readRow, standingOf } from './standing.ts'
 
 /**
  * sql/claim.sql decides, under its locks, whether a request is a replay, a refusal, in flight or new; what is new is
@@ -120,7 +120,7 @@ const CLAIM_MS = 50
 const IN_REVIEW =
   'What the bank has done cannot be told by rule; an operator is looking at it. Do not treat it as failed. Repeat this request with the same key later to learn the outcome.'
 
-type ClaimAnswer =
+export type ClaimAnswer =
   'CLAIMED' | 'RESOLVED' | 'KEY_REUSED' | 'IN_FLIGHT' | 'ABANDONED' | 'IN_REVIEW' | 'BUSY' | 'NOT_ADMITTED'
 
 /** Null when the database has not answered by `deadlineMs`. */
@@ -137,11 +137,14 @@ async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: bool
     leaseMs: leaseMs(gateway),
   }
   try {
-    return await persist(gateway, { name: 'claim' }, deadlineMs, async () => {
-      const [row] = await gateway.sql<JsonRow<ClaimAnswer>[]>`
-        select * from claim(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
-      return readRow(row)
-    })
+    return await persist(gateway, { name: 'claim' }, deadlineMs, async () =>
+      readRow(
+        await together(gateway.inFlight.lines.claim, AT_ONCE, item, (items) =>
+          answered(gateway.sql`
+            select * from claim(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
+        ),
+      ),
+    )
   } catch (error) {
     if (isPassing(error)) return null
     throw error

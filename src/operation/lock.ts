@@ -1,7 +1,13 @@
 import { E_TIMEOUT, Mutex, withTimeout } from 'async-mutex'
+import { createLine } from '../db/together.ts'
+import type { Line } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
+import type { ClaimAgainRow } from './claim-again.ts'
+import type { ClaimAnswer } from './claim.ts'
 import type { Request, Result } from './result.ts'
-import type { TurnedAway } from './turn-away.ts'
+import type { SettleAnswer } from './settle.ts'
+import type { JsonItem, JsonRow } from './standing.ts'
+import type { Found } from './turn-away.ts'
 
 /**
  * Order within this process: one mailbox per payment (for an authorize, per order), worked through one at a time.
@@ -13,8 +19,13 @@ export type InFlight = {
   runs: Map<string, { request: Request; work: Promise<Result> }>
   /** Operations under way elsewhere that somebody here waits for; see await-operation.ts. */
   awaited: { waiters: Map<string, Set<() => void>>; polling: boolean }
-  /** Those for whom the bank has no place; see turn-away.ts. */
-  turnedAway: TurnedAway
+  /** Who waits to be put together with others into one statement. */
+  lines: {
+    claim: Line<JsonItem, JsonRow<ClaimAnswer>>
+    claimAgain: Line<JsonItem, ClaimAgainRow>
+    settle: Line<JsonItem, JsonRow<SettleAnswer>>
+    turnAway: Line<Request, Found | null>
+  }
   /** Whoever waits for a result; called, they are told at once what is known. */
   waiters: Set<() => void>
   /** Set once at shutdown: what is at the bank is settled, nothing more is sent. */
@@ -26,7 +37,7 @@ export function createInFlight(): InFlight {
     mailboxes: new Map(),
     runs: new Map(),
     awaited: { waiters: new Map(), polling: false },
-    turnedAway: { waiting: [], isLooking: false },
+    lines: { claim: createLine(), claimAgain: createLine(), settle: createLine(), turnAway: createLine() },
     waiters: new Set(),
     draining: false,
   }

@@ -1,5 +1,6 @@
 import type { ExchangeRecord } from '../bank/bank.ts'
-import { isDuplicate, persist } from '../db/persist.ts'
+import { answered, isDuplicate, persist } from '../db/persist.ts'
+import { together } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
 import { operationAttempts, operationsSettled } from '../observe/metrics.ts'
 import { MOVES } from '../payment/payment.ts'
@@ -7,8 +8,8 @@ import type { Audit } from '../payment/payment.ts'
 import { callsOf, leaseMs, stepOf, subject } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
 import type { Conclusion } from './decide.ts'
-import { readRow, standingOf } from './standing.ts'
-import type { JsonRow, Standing } from './standing.ts'
+import { AT_ONCE, readRow, standingOf } from './standing.ts'
+import type { Standing } from './standing.ts'
 
 /**
  * Writes what came of an operation, in one statement that says by itself whether it still may. While the database is
@@ -34,9 +35,12 @@ export async function settle(
   const deadlineMs = gateway.clock.monotonicMs() + SETTLE_TRIES_MS
   try {
     return await persist(gateway, stepOf('settle', claim.operation), deadlineMs, async () => {
-      const [row] = await gateway.sql<JsonRow<SettleAnswer>[]>`
-        select * from settle(${gateway.sql.json([item])}, ${gateway.clock.databaseTime()})`
-      const answer = readRow(row)
+      const answer = readRow(
+        await together(gateway.inFlight.lines.settle, AT_ONCE, item, (items) =>
+          answered(gateway.sql`
+            select * from settle(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
+        ),
+      )
       const standing = standingOf(answer)
       report(gateway, standing, answer.answer, outcome.conclusion)
       if (standing.payment !== null) gateway.changes.emit('payment', standing.payment)
@@ -51,7 +55,7 @@ export async function settle(
   }
 }
 
-type SettleAnswer = 'SETTLED' | 'STRAY' | 'LEFT' | 'TAKEN'
+export type SettleAnswer = 'SETTLED' | 'STRAY' | 'LEFT' | 'TAKEN'
 
 /** Longer than any restart of a database; the slot at the bank stays taken meanwhile, so memory is bounded. */
 const SETTLE_TRIES_MS = 120_000

@@ -1,9 +1,12 @@
-import { DatabaseSilent } from '../db/pool.ts'
+import type { Database } from '../db/connection.ts'
 import type { Operation, Payment, Transition } from '../payment/payment.ts'
 import { rowFromJson } from '../payment/rows.ts'
 
 /** An operation with the payment it concerns and the transition that it made, as the functions of sql/ answer. */
 export type Standing = { operation: Operation; payment: Payment | null; transition: Transition | null }
+
+/** What the functions of sql/ take, as JSON. */
+export type JsonItem = Parameters<Database['json']>[0]
 
 export type JsonRow<Answer> = {
   answer: Answer
@@ -12,9 +15,13 @@ export type JsonRow<Answer> = {
   transition: Record<string, unknown> | null
 }
 
-export function readRow<Answer>(row: JsonRow<Answer> | undefined) {
-  // The driver can resolve with no rows when the backend was terminated.
-  if (row === undefined) throw new DatabaseSilent('a function of sql/ gave no answer for its item')
+/**
+ * How many statements of one kind are under way before what comes next is put together (db/together.ts). More of them
+ * commit more often, and leave fewer connections to the reads.
+ */
+export const AT_ONCE = 2
+
+export function readRow<Answer>(row: JsonRow<Answer>) {
   return {
     answer: row.answer,
     operation: row.operation && rowFromJson<Operation>(row.operation),

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Refused } from '../bank/bank.ts'
+import { together } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Payment } from '../payment/payment.ts'
 import { rowFromJson } from '../payment/rows.ts'
@@ -13,44 +14,27 @@ import type { Request, Result } from './result.ts'
  * are looked up by one statement at a time, which asks for all that have come since the last: under overload the
  * database is left to those who have a place.
  */
-export type TurnedAway = { waiting: Waiting[]; isLooking: boolean }
-type Waiting = { request: Request; tell: (found: Found | null) => void }
-type Found = { isKnown: boolean; payment: Payment | null }
+export type Found = { isKnown: boolean; payment: Payment | null }
 
 /** The refusal; null when the key is known, so that its answer must be found. */
 export async function turnAway(gateway: Gateway, request: Request, refusal: Refused): Promise<Result | null> {
-  const { turnedAway } = gateway.inFlight
-  const found = await new Promise<Found | null>((tell) => {
-    turnedAway.waiting.push({ request, tell })
-    if (!turnedAway.isLooking) void lookWhileAsked(gateway)
+  const found = await together(gateway.inFlight.lines.turnAway, 1, request, async (requests) => {
+    const late = new AbortController()
+    const tooLate = pause(FOUND_WITHIN_MS, null, { signal: late.signal })
+    const all = await Promise.race([find(gateway, requests), tooLate])
+    late.abort()
+    return all ?? requests.map(() => null)
   })
   if (found === null) return refused(problem('OUTCOME_UNKNOWN'))
   return found.isKnown ? null : refused(notAdmitted(refusal, found.payment))
 }
 
-async function lookWhileAsked(gateway: Gateway): Promise<void> {
-  const { turnedAway } = gateway.inFlight
-  turnedAway.isLooking = true
-  while (turnedAway.waiting.length > 0) {
-    const batch = turnedAway.waiting.splice(0, BATCH_MAX)
-    const late = new AbortController()
-    const found = await Promise.race([
-      find(gateway, batch),
-      pause(FOUND_WITHIN_MS, null, { signal: late.signal }),
-    ])
-    late.abort()
-    batch.forEach(({ tell }, index) => tell(found?.[index] ?? null))
-  }
-  turnedAway.isLooking = false
-}
-
-const BATCH_MAX = 500
 /** Nobody is kept waiting for a database that is away or busy: there is nothing to be had but a refusal. */
 const FOUND_WITHIN_MS = 1_000
 
 /** In the order asked; null when the database does not say. */
-async function find(gateway: Gateway, batch: readonly Waiting[]): Promise<Found[] | null> {
-  const asked = batch.map(({ request: { client, idempotencyKey, input } }) => ({
+async function find(gateway: Gateway, requests: readonly Request[]): Promise<Found[] | null> {
+  const asked = requests.map(({ client, idempotencyKey, input }) => ({
     client,
     key: idempotencyKey,
     paymentId: 'paymentId' in input ? input.paymentId : null,

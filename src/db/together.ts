@@ -1,0 +1,49 @@
+import { DatabaseSilent } from './pool.ts'
+
+/**
+ * Many items in one statement, with one round trip and one commit for all of them. While fewer than `atOnce` statements
+ * are under way an item goes at once; what comes meanwhile goes together in the next. Nobody waits for a timer.
+ */
+export type Line<Item, Row> = { waiting: Place<Item, Row>[]; underWay: number }
+type Place<Item, Row> = { item: Item; resolve: (row: Row) => void; reject: (error: unknown) => void }
+
+export function createLine<Item, Row>(): Line<Item, Row> {
+  return { waiting: [], underWay: 0 }
+}
+
+/** `say`: answers with one row for each item, in their order. */
+export async function together<Item, Row>(
+  line: Line<Item, Row>,
+  atOnce: number,
+  item: Item,
+  say: Say<Item, Row>,
+): Promise<Row> {
+  const row = new Promise<Row>((resolve, reject) => void line.waiting.push({ item, resolve, reject }))
+  if (line.underWay < atOnce) void sayWhileAsked(line, say)
+  return await row
+}
+
+type Say<Item, Row> = (items: readonly Item[]) => PromiseLike<readonly Row[]>
+
+/** Of a statement: that many are answered in some tens of milliseconds. */
+const ITEMS_MAX = 100
+
+async function sayWhileAsked<Item, Row>(line: Line<Item, Row>, say: Say<Item, Row>): Promise<void> {
+  line.underWay += 1
+  while (line.waiting.length > 0) await sayFor(line.waiting.splice(0, ITEMS_MAX), say)
+  line.underWay -= 1
+}
+
+/** Nobody fails for a neighbour: what failed together is said again one by one. */
+async function sayFor<Item, Row>(places: readonly Place<Item, Row>[], say: Say<Item, Row>): Promise<void> {
+  try {
+    const rows = await say(places.map(({ item }) => item))
+    // The driver can resolve with no rows when the backend was terminated.
+    if (rows.length !== places.length)
+      throw new DatabaseSilent('a statement did not answer for each of its items')
+    rows.forEach((row, index) => places[index]?.resolve(row))
+  } catch (error) {
+    if (places.length === 1) places[0]?.reject(error)
+    else await Promise.all(places.map(async (place) => await sayFor([place], say)))
+  }
+}

@@ -1,0 +1,89 @@
+import { expect, it } from 'vitest'
+import { createLine, together } from '../../src/db/together.ts'
+import { startTestBank } from '../support/bank.ts'
+import { authorized } from '../support/client.ts'
+import { testDatabase } from '../support/database.ts'
+import { startTestGateway } from '../support/gateway.ts'
+
+/** Statements that many requests share: what is put together, and that nobody notices. */
+
+/** A database that answers when the test says so, and remembers what each statement was about. */
+function heldDatabase(atOnce: number) {
+  const line = createLine<string, string>()
+  const said: string[][] = []
+  const answers: (() => void)[] = []
+  const ask = (item: string) =>
+    together(line, atOnce, item, async (items) => {
+      said.push([...items])
+      await new Promise<void>((answer) => answers.push(answer))
+      if (items.includes('bad')) throw new Error('a bad item')
+      return items.includes('mute') ? [] : items.map((one) => one.toUpperCase())
+    })
+  /** Answers the statements said so far, and those that follow from it. */
+  const answerAll = async () => {
+    for (let answered = 0; answered < answers.length; answered += 1) {
+      answers[answered]?.()
+      await new Promise(setImmediate)
+    }
+  }
+  return { ask, said, answerAll }
+}
+
+it('an item goes at once and alone, and what comes while statements are under way goes together', async () => {
+  const { ask, said, answerAll } = heldDatabase(2)
+  const rows = Promise.all(['a', 'b', 'c', 'd', 'e'].map(ask))
+  expect(said).toEqual([['a'], ['b']])
+  await answerAll()
+  expect(said).toEqual([['a'], ['b'], ['c', 'd', 'e']])
+  expect(await rows).toEqual(['A', 'B', 'C', 'D', 'E'])
+})
+
+it.each(['bad', 'mute'])('nobody fails for a neighbour that is %s', async (fault) => {
+  const { ask, said, answerAll } = heldDatabase(1)
+  const rows = Promise.allSettled(['first', 'left', fault, 'right'].map(ask))
+  await answerAll()
+  expect(said).toEqual([['first'], ['left', fault, 'right'], ['left'], [fault], ['right']])
+  expect((await rows).map((row) => (row.status === 'fulfilled' ? row.value : 'failed'))).toEqual([
+    'FIRST',
+    'LEFT',
+    'failed',
+    'RIGHT',
+  ])
+})
+
+const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
+const { client } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
+
+it('a hundred requests at once are claimed by a few statements, each with its own outcome', async () => {
+  const orders = Array.from({ length: 100 }, (_, n) => `order-${n}`)
+  const answers = await Promise.all(orders.map(async (orderId) => await client.authorize({ orderId })))
+  const written = await database.sql<{ id: string; orderId: string; state: string }[]>`
+    select 'pay_' || id as id, order_id, state from payments`
+  const ofOrder = new Map(written.map((row) => [row.orderId, row]))
+  expect(answers.map(({ payment }) => payment?.id)).toEqual(orders.map((order) => ofOrder.get(order)?.id))
+  expect(answers.map(({ payment }) => payment?.state)).toEqual(orders.map(() => 'AUTHORIZED'))
+  // Each commit has a transaction of its own.
+  const [commits] =
+    await database.sql`select count(distinct xmin::text)::int as claims from transitions where version = 1`
+  expect(commits?.['claims']).toBeLessThan(50)
+})
+
+it('an id that another payment has keeps no other outcome from being written', async () => {
+  const [first, ...others] = await Promise.all(
+    Array.from({ length: 12 }, async () => await authorized(client)),
+  )
+  await client.capture({ paymentId: first?.id ?? '' })
+  const before = (await bank.transactions('CAPTURE')).map(({ id }) => id)
+  const gate = bank.faults.hold('after-store', { endpoint: 'captures' })
+  const captures = Promise.all(others.map(async ({ id }) => await client.capture({ paymentId: id })))
+  const captured = async () => (await bank.transactions('CAPTURE')).filter(({ id }) => !before.includes(id))
+  await expect.poll(async () => (await captured()).length).toBe(others.length)
+  // Whatever made it so: one of the ids that are on their way is on another receipt already.
+  const [{ id: taken } = { id: '' }] = await captured()
+  await database.sql`update payments set capture_id = ${taken} where id = ${first?.id.slice(4) ?? ''}`
+  gate.open()
+  const states = (await captures).map(({ payment }) => payment?.state)
+  expect(states.filter((state) => state === 'CAPTURED')).toHaveLength(others.length - 1)
+  const flagged = await database.sql`select review_reason from payments where review_reason is not null`
+  expect(flagged).toEqual([{ reviewReason: 'The bank gave an id that another payment has' }])
+})
