@@ -1,25 +1,36 @@
+import type { Clock } from '../gateway.ts'
 import { DatabaseSilent } from './pool.ts'
 
 /**
  * Many items in one statement, with one round trip and one commit for all of them. While fewer than `atOnce` statements
- * are under way an item goes at once; what comes meanwhile goes together in the next. Nobody waits for a timer.
+ * are under way an item goes at once; what comes meanwhile goes together in the next.
  */
-export type Line<Item, Row> = { waiting: Place<Item, Row>[]; underWay: number }
-type Place<Item, Row> = { item: Item; resolve: (row: Row) => void; reject: (error: unknown) => void }
+export type Line<Item, Row> = { waiting: Place<Item, Row>[]; underWay: number; isWatched: boolean }
+type Place<Item, Row> = {
+  item: Item
+  sinceMs: number
+  resolve: (row: Row) => void
+  reject: (error: unknown) => void
+}
 
 export function createLine<Item, Row>(): Line<Item, Row> {
-  return { waiting: [], underWay: 0 }
+  return { waiting: [], underWay: 0, isWatched: false }
 }
 
 /** `say`: answers with one row for each item, in their order. */
 export async function together<Item, Row>(
+  { clock }: { clock: Clock },
   line: Line<Item, Row>,
   atOnce: number,
   item: Item,
   say: Say<Item, Row>,
 ): Promise<Row> {
-  const row = new Promise<Row>((resolve, reject) => void line.waiting.push({ item, resolve, reject }))
+  const sinceMs = clock.monotonicMs()
+  const row = new Promise<Row>((resolve, reject) => {
+    line.waiting.push({ item, sinceMs, resolve, reject })
+  })
   if (line.underWay < atOnce) void sayWhileAsked(line, say)
+  else if (!line.isWatched) void watch(clock, line, say)
   return await row
 }
 
@@ -27,6 +38,8 @@ type Say<Item, Row> = (items: readonly Item[]) => PromiseLike<readonly Row[]>
 
 /** Of a statement: that many are answered in some tens of milliseconds. */
 const ITEMS_MAX = 100
+/** Those under way hang: on a lock that another process holds, or on a connection that is dying. */
+const HANGS_MS = 100
 
 async function sayWhileAsked<Item, Row>(line: Line<Item, Row>, say: Say<Item, Row>): Promise<void> {
   line.underWay += 1
@@ -46,4 +59,15 @@ async function sayFor<Item, Row>(places: readonly Place<Item, Row>[], say: Say<I
     if (places.length === 1) places[0]?.reject(error)
     else await Promise.all(places.map(async (place) => await sayFor([place], say)))
   }
+}
+
+/** Nobody waits for a statement that hangs either: whoever has waited too long goes in one more. */
+async function watch<Item, Row>(clock: Clock, line: Line<Item, Row>, say: Say<Item, Row>): Promise<void> {
+  line.isWatched = true
+  while (line.waiting.length > 0) {
+    await clock.sleep(HANGS_MS)
+    const [first] = line.waiting
+    if (first !== undefined && clock.monotonicMs() - first.sinceMs >= HANGS_MS) void sayWhileAsked(line, say)
+  }
+  line.isWatched = false
 }

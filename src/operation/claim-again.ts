@@ -77,7 +77,7 @@ export async function claimAgain(
   }
   const deadlineMs = askedAt.monotonicMs + leaseMs(gateway)
   return await persist(gateway, stepOf('claim again', operation), deadlineMs, async () => {
-    const row = await together(gateway.inFlight.lines.claimAgain, AT_ONCE, item, (items) =>
+    const row = await together(gateway, gateway.inFlight.lines.claimAgain, AT_ONCE, item, (items) =>
       answered(gateway.sql`
         select * from claim_again(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
     )

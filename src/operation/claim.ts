@@ -139,7 +139,7 @@ async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: bool
   try {
     return await persist(gateway, { name: 'claim' }, deadlineMs, async () =>
       readRow(
-        await together(gateway.inFlight.lines.claim, AT_ONCE, item, (items) =>
+        await together(gateway, gateway.inFlight.lines.claim, AT_ONCE, item, (items) =>
           answered(gateway.sql`
             select * from claim(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
         ),

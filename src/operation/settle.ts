@@ -36,7 +36,7 @@ export async function settle(
   try {
     return await persist(gateway, stepOf('settle', claim.operation), deadlineMs, async () => {
       const answer = readRow(
-        await together(gateway.inFlight.lines.settle, AT_ONCE, item, (items) =>
+        await together(gateway, gateway.inFlight.lines.settle, AT_ONCE, item, (items) =>
           answered(gateway.sql`
             select * from settle(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
         ),

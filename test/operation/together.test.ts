@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
 import { createLine, together } from '../../src/db/together.ts'
+import { systemClock } from '../../src/gateway.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
@@ -13,7 +14,7 @@ function heldDatabase(atOnce: number) {
   const said: string[][] = []
   const answers: (() => void)[] = []
   const ask = (item: string) =>
-    together(line, atOnce, item, async (items) => {
+    together({ clock: systemClock }, line, atOnce, item, async (items) => {
       said.push([...items])
       await new Promise<void>((answer) => answers.push(answer))
       if (items.includes('bad')) throw new Error('a bad item')
@@ -49,6 +50,16 @@ it.each(['bad', 'mute'])('nobody fails for a neighbour that is %s', async (fault
     'failed',
     'RIGHT',
   ])
+})
+
+it('nobody waits for a statement that hangs', async () => {
+  const { ask, said } = heldDatabase(1)
+  void ask('hangs')
+  void ask('a')
+  void ask('b')
+  await expect.poll(() => said).toEqual([['hangs'], ['a', 'b']])
+  void ask('c')
+  await expect.poll(() => said).toHaveLength(3)
 })
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
