@@ -1,4 +1,4 @@
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 
 /**
  * The keys of server clients and operators. The gateway knows only their hashes, `client:role:sha256 in hex`, one for
@@ -51,5 +51,5 @@ export function keyOf(secret: string, keys: readonly ApiKey[]): ApiKey | null {
 }
 
 function sha256Of(secret: string): Buffer {
-  return createHash('sha256').update(secret).digest()
+  return hash('sha256', secret, 'buffer')
 }

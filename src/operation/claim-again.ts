@@ -6,7 +6,7 @@ import { together } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
 import type { Audit, Operation, OperationInput, Payment } from '../payment/payment.ts'
-import { AT_ONCE, readRow, standingOf } from './standing.ts'
+import { readRow, standingOf } from './standing.ts'
 import type { JsonRow, Standing } from './standing.ts'
 
 /**
@@ -77,7 +77,7 @@ export async function claimAgain(
   }
   const deadlineMs = askedAt.monotonicMs + leaseMs(gateway)
   return await persist(gateway, stepOf('claim again', operation), deadlineMs, async () => {
-    const row = await together(gateway, gateway.inFlight.lines.claimAgain, AT_ONCE, item, (items) =>
+    const row = await together(gateway, gateway.inFlight.lines.claimAgain, item, (items) =>
       answered(gateway.sql`
         select * from claim_again(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
     )

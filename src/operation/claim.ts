@@ -12,7 +12,7 @@ import { notAdmitted, orderBusy, problem } from './problems.ts'
 import type { Problem } from './problems.ts'
 import { refused, resultOf } from './result.ts'
 import type { Request, Result } from './result.ts'
-import { AT_ONCE, readRow, standingOf } from './standing.ts'
+import { readRow, standingOf } from './standing.ts'
 
 /**
  * sql/claim.sql decides, under its locks, whether a request is a replay, a refusal, in flight or new; what is new is
@@ -139,7 +139,7 @@ async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: bool
   try {
     return await persist(gateway, { name: 'claim' }, deadlineMs, async () =>
       readRow(
-        await together(gateway, gateway.inFlight.lines.claim, AT_ONCE, item, (items) =>
+        await together(gateway, gateway.inFlight.lines.claim, item, (items) =>
           answered(gateway.sql`
             select * from claim(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
         ),

@@ -8,7 +8,7 @@ import type { Audit } from '../payment/payment.ts'
 import { callsOf, leaseMs, stepOf, subject } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
 import type { Conclusion } from './decide.ts'
-import { AT_ONCE, readRow, standingOf } from './standing.ts'
+import { readRow, standingOf } from './standing.ts'
 import type { Standing } from './standing.ts'
 
 /**
@@ -36,7 +36,7 @@ export async function settle(
   try {
     return await persist(gateway, stepOf('settle', claim.operation), deadlineMs, async () => {
       const answer = readRow(
-        await together(gateway, gateway.inFlight.lines.settle, AT_ONCE, item, (items) =>
+        await together(gateway, gateway.inFlight.lines.settle, item, (items) =>
           answered(gateway.sql`
             select * from settle(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
         ),

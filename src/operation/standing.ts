@@ -15,12 +15,6 @@ export type JsonRow<Answer> = {
   transition: Record<string, unknown> | null
 }
 
-/**
- * How many statements of one kind are under way before what comes next is put together (db/together.ts). More of them
- * commit more often, and leave fewer connections to the reads.
- */
-export const AT_ONCE = 2
-
 export function readRow<Answer>(row: JsonRow<Answer>) {
   return {
     answer: row.answer,

@@ -18,7 +18,7 @@ export type Found = { isKnown: boolean; payment: Payment | null }
 
 /** The refusal; null when the key is known, so that its answer must be found. */
 export async function turnAway(gateway: Gateway, request: Request, refusal: Refused): Promise<Result | null> {
-  const found = await together(gateway, gateway.inFlight.lines.turnAway, 1, request, async (requests) => {
+  const found = await together(gateway, gateway.inFlight.lines.turnAway, request, async (requests) => {
     const late = new AbortController()
     const tooLate = pause(FOUND_WITHIN_MS, null, { signal: late.signal })
     const all = await Promise.race([find(gateway, requests), tooLate])
