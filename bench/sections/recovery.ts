@@ -24,11 +24,12 @@ export const recovery: Section = async ({ unresolved }, show) =>
       BANK_ATTEMPT_TIMEOUT_MS: '300000',
       REQUEST_DEADLINE_MS: '300000',
     }
-    const killed = await stage.startGateway(patient)
+    // Two: with all clients and all exchanges one would need more file descriptors than machines allow a process.
+    const killed = [await stage.startGateway(patient), await stage.startGateway(patient)]
     bank.answerAfter(BANK_MS)
     show(`recovery: ${unresolved} payments on their way to the bank`)
     const load = stage.load({
-      gateways: [killed],
+      gateways: killed,
       connections: unresolved,
       work: { do: 'authorize' },
       name: 'r',
@@ -40,7 +41,7 @@ export const recovery: Section = async ({ unresolved }, show) =>
       if (carriedOut === unresolved) break
       if (performance.now() - since > GIVE_UP_MS) throw new Error('the payments do not reach the bank')
     }
-    await killed.end('SIGKILL')
+    await Promise.all(killed.map(async (gateway) => await gateway.end('SIGKILL')))
     await load
     const left = async () => {
       const [row] = await sql<{ count: number }[]>`
