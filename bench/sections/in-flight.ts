@@ -29,17 +29,13 @@ export const inFlight: Section = async ({ ms, connections, inFlight }, show) =>
     show(`in flight: ${inFlight} at once, a bank that takes ${BANK_MS} ms`)
     let mostMb = 0
     const watch = setInterval(() => (mostMb = Math.max(mostMb, gateway.residentMb())), 100)
+    // Three times through all of them, however slow the machine.
+    const until = { count: 3 * inFlight }
     const slow = allWell(
-      await stage.load({
-        gateways,
-        connections: inFlight,
-        work,
-        name: 'slow',
-        // Three times through all of them, however slow the machine.
-        until: { count: 3 * inFlight },
-      }),
+      await stage
+        .load({ gateways, connections: inFlight, work, name: 'slow', until })
+        .finally(() => clearInterval(watch)),
     )
-    clearInterval(watch)
     const { atOnceMax } = await stage.bank.count()
     const perSecond = (count: { count: number; ms: number }) => (count.count / count.ms) * 1_000
     const half = perSecond(slow) / 2

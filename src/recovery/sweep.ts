@@ -37,7 +37,7 @@ export function startSweeper(gateway: Gateway, everyMs: number): { stop(): Promi
 }
 
 /** Entries that find no place at the bank end at once: the database is not asked without pause. */
-const ROUND_LEAST_MS = 100
+const ROUND_LEAST_MS = 20
 
 /** One round; resolves when what it entered has been settled or left again. Never rejects. */
 export async function sweep(gateway: Gateway): Promise<void> {
