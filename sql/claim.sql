@@ -26,6 +26,7 @@ declare
   refusal text;
   detail jsonb;
 begin
+  perform wait_briefly(items);
   perform lock_all(array(
     select 'key:' || (r ->> 'client') || ':' || (r ->> 'idempotencyKey') from jsonb_array_elements(items) as r
     union all

@@ -10,8 +10,15 @@ begin
   end loop;
 end $$;
 
+-- A batch waits for no lock for long, an advisory one or a row's: it is then said again one by one (db/together.ts), so
+-- that whatever is held elsewhere holds up its own payment and no other.
+create or replace function wait_briefly(items jsonb) returns void language sql as $$
+  select set_config('lock_timeout', '200ms', true) where jsonb_array_length(items) > 1
+$$;
+
 -- Those of operations that have a payment; an authorize frees or takes its order as well.
 create or replace function lock_payments(items jsonb) returns void language sql as $$
+  select wait_briefly(items);
   select lock_all(array(
     select 'payment:' || (r ->> 'paymentId') from jsonb_array_elements(items) as r
     union all

@@ -28,6 +28,8 @@ export function connect(
         application_name: 'ficmart-gateway',
         TimeZone: 'UTC',
         statement_timeout: options.statementTimeoutMs,
+        // A process that is frozen or cut off must not keep its locks: a server that cannot send heeds no other limit.
+        tcp_user_timeout: options.statementTimeoutMs,
       },
     })
   const statements = () => open({ ...ONE_AT_A_TIME, backoff: () => 0 })

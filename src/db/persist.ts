@@ -53,6 +53,11 @@ export function isPassing(error: unknown): boolean {
   return PASSING.test(codeOf(error))
 }
 
+/** No item of a statement is to blame: the connection broke, or the server is not there. */
+export function isOfConnection(error: unknown): boolean {
+  return isPassing(error) && !/^(40...|53200|55P03|57014)$/.test(codeOf(error))
+}
+
 /** Unique violation: the row that we would write says what another row says already. */
 export function isDuplicate(error: unknown): boolean {
   return codeOf(error) === '23505'

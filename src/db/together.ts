@@ -1,11 +1,18 @@
 import type { Clock } from '../gateway.ts'
+import { isOfConnection } from './persist.ts'
 import { DatabaseSilent } from './pool.ts'
 
 /**
  * Many items in one statement, with one round trip and one commit for all of them. An item that finds none under way
  * goes at once and alone; what comes meanwhile goes together in the next. (Two at a time carried a fifth less.)
  */
-export type Line<Item, Row> = { waiting: Place<Item, Row>[]; underWay: number; isWatched: boolean }
+export type Line<Item, Row> = {
+  waiting: Place<Item, Row>[]
+  underWay: number
+  /** One at a time whatever happens: `say` ends soon by itself. */
+  isPatient: boolean
+  isWatched: boolean
+}
 type Place<Item, Row> = {
   item: Item
   sinceMs: number
@@ -13,8 +20,8 @@ type Place<Item, Row> = {
   reject: (error: unknown) => void
 }
 
-export function createLine<Item, Row>(): Line<Item, Row> {
-  return { waiting: [], underWay: 0, isWatched: false }
+export function createLine<Item, Row>(isPatient = false): Line<Item, Row> {
+  return { waiting: [], underWay: 0, isPatient, isWatched: false }
 }
 
 /** `say`: answers with one row for each item, in their order. */
@@ -29,7 +36,7 @@ export async function together<Item, Row>(
     line.waiting.push({ item, sinceMs, resolve, reject })
   })
   if (line.underWay === 0) void sayWhileAsked(line, say)
-  else if (!line.isWatched) void watch(clock, line, say)
+  else if (!line.isPatient && !line.isWatched) void watch(clock, line, say)
   return await row
 }
 
@@ -46,7 +53,7 @@ async function sayWhileAsked<Item, Row>(line: Line<Item, Row>, say: Say<Item, Ro
   line.underWay -= 1
 }
 
-/** Nobody fails for a neighbour: what failed together is said again one by one. */
+/** Nobody fails for a neighbour: where an item may be to blame, they are said again one by one. */
 async function sayFor<Item, Row>(places: readonly Place<Item, Row>[], say: Say<Item, Row>): Promise<void> {
   try {
     const rows = await say(places.map(({ item }) => item))
@@ -55,7 +62,7 @@ async function sayFor<Item, Row>(places: readonly Place<Item, Row>[], say: Say<I
       throw new DatabaseSilent('a statement did not answer for each of its items')
     rows.forEach((row, index) => places[index]?.resolve(row))
   } catch (error) {
-    if (places.length === 1) places[0]?.reject(error)
+    if (places.length === 1 || isOfConnection(error)) for (const place of places) place.reject(error)
     else await Promise.all(places.map(async (place) => await sayFor([place], say)))
   }
 }

@@ -37,7 +37,12 @@ export function createInFlight(): InFlight {
     mailboxes: new Map(),
     runs: new Map(),
     awaited: { waiters: new Map(), polling: false },
-    lines: { claim: createLine(), claimAgain: createLine(), settle: createLine(), turnAway: createLine() },
+    lines: {
+      claim: createLine(),
+      claimAgain: createLine(),
+      settle: createLine(),
+      turnAway: createLine(true),
+    },
     waiters: new Set(),
     draining: false,
   }

@@ -24,6 +24,8 @@ export function startSweeper(gateway: Gateway, everyMs: number): { stop(): Promi
       while (!stopped.signal.aborted && (await startRound(gateway, running))) {
         await Promise.race([...running.values(), aborted(stopped.signal)])
         await gateway.clock.sleep(ROUND_LEAST_MS)
+        // No exchange is that quick: they found no place at the bank.
+        if (running.size === 0) await gateway.clock.sleep(NO_PLACE_MS)
       }
     }
   })()
@@ -36,8 +38,9 @@ export function startSweeper(gateway: Gateway, everyMs: number): { stop(): Promi
   }
 }
 
-/** Entries that find no place at the bank end at once: the database is not asked without pause. */
+/** The database is not asked without pause. */
 const ROUND_LEAST_MS = 20
+const NO_PLACE_MS = 100
 
 /** One round; resolves when what it entered has been settled or left again. Never rejects. */
 export async function sweep(gateway: Gateway): Promise<void> {

@@ -39,7 +39,8 @@ it('an item goes at once and alone, and what comes while it is under way goes to
   expect(await rows).toEqual(['A', 'B', 'C', 'D', 'E'])
 })
 
-it.each(['bad', 'mute'])('nobody fails for a neighbour that is %s', async (fault) => {
+it('nobody fails for a neighbour that is bad', async () => {
+  const fault = 'bad'
   const { ask, said, answerAll } = heldDatabase()
   const rows = Promise.allSettled(['first', 'left', fault, 'right'].map(ask))
   await answerAll()
@@ -50,6 +51,14 @@ it.each(['bad', 'mute'])('nobody fails for a neighbour that is %s', async (fault
     'failed',
     'RIGHT',
   ])
+})
+
+it('a statement that the database did not answer fails for all: each is said again in its own time', async () => {
+  const { ask, said, answerAll } = heldDatabase()
+  const rows = Promise.allSettled(['first', 'left', 'mute'].map(ask))
+  await answerAll()
+  expect(said).toEqual([['first'], ['left', 'mute']])
+  expect((await rows).map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'rejected'])
 })
 
 it('nobody waits for a statement that hangs', async () => {
@@ -63,7 +72,12 @@ it('nobody waits for a statement that hangs', async () => {
 })
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
-const { client } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
+// Patient: a hundred at once are slow on a busy machine.
+const { client } = startTestGateway({
+  databaseUrl: database.url,
+  bankUrl: bank.url,
+  settings: { attemptTimeoutMs: 20_000, requestDeadlineMs: 30_000 },
+})
 
 it('a hundred requests at once are claimed by a few statements, each with its own outcome', async () => {
   const orders = Array.from({ length: 100 }, (_, n) => `order-${n}`)
@@ -97,4 +111,23 @@ it('an id that another payment has keeps no other outcome from being written', a
   expect(states.filter((state) => state === 'CAPTURED')).toHaveLength(others.length - 1)
   const flagged = await database.sql`select review_reason from payments where review_reason is not null`
   expect(flagged).toEqual([{ reviewReason: 'The bank gave an id that another payment has' }])
+})
+
+it('a payment whose row another session holds keeps no other from being captured', async () => {
+  const [held, ...others] = await Promise.all(
+    Array.from({ length: 12 }, async () => await authorized(client)),
+  )
+  const gate = bank.faults.hold('after-store', { endpoint: 'captures' })
+  const before = (await bank.transactions('CAPTURE')).length
+  const capture = async (id: string) => await client.capture({ paymentId: id })
+  const captures = others.map(async ({ id }) => await capture(id))
+  const ofHeld = capture(held?.id ?? '')
+  await expect.poll(async () => (await bank.transactions('CAPTURE')).length).toBe(before + 12)
+  await database.sql.begin(async (session) => {
+    await session`select from payments where id = ${held?.id.slice(4) ?? ''} for update`
+    gate.open()
+    const states = (await Promise.all(captures)).map(({ payment }) => payment?.state)
+    expect(states).toEqual(others.map(() => 'CAPTURED'))
+  })
+  expect(await ofHeld).toMatchObject({ payment: { state: 'CAPTURED' } })
 })
