@@ -9,15 +9,13 @@ language sql as $$
   on conflict (id) do nothing
 $$;
 
--- Ends the review of a payment; the audit line keeps what the review was about.
-create or replace function end_review(pay payments, operation uuid, audit jsonb, moment timestamptz) returns void
-language plpgsql as $$
-begin
-  perform record_audit(pay, operation, jsonb_set(audit, '{detail}', audit -> 'detail' || jsonb_strip_nulls(
-    jsonb_build_object('reviewReason', pay.review_reason, 'reviewEvidence', pay.review_evidence))), moment);
-  update payments p set review_reason = null, review_since = null, review_evidence = null
-  where p.id = pay.id and p.review_reason is not null;
-end $$;
+-- The line for an operator's word that ends the review of a payment; it keeps what the review was about.
+create or replace function record_review_end(pay payments, operation uuid, audit jsonb, moment timestamptz) returns void
+language sql as $$
+  select record_audit(pay, operation, jsonb_set(audit, '{detail}', audit -> 'detail' || jsonb_strip_nulls(
+    jsonb_build_object('reviewReason', pay.review_reason, 'reviewEvidence', pay.review_evidence))), moment)
+$$;
+drop function if exists end_review(payments, uuid, jsonb, timestamptz);
 
 -- An operator says that the case is closed as it stands: no operation waits for a word. With `noHold` the bank's
 -- statement also shows that a failed authorize left no hold, so the mark goes and nothing is looked for any more.
@@ -41,9 +39,12 @@ begin
     answer := 'NOTHING';
   else
     answer := 'CLOSED';
-    perform end_review(pay, null, audit, moment);
+    perform record_review_end(pay, null, audit, moment);
+    update payments p set
+      review_reason = null, review_since = null, review_evidence = null,
+      possible_orphan_hold_since = case when not no_hold then p.possible_orphan_hold_since end
+    where p.id = pay.id;
     if no_hold then
-      update payments p set possible_orphan_hold_since = null where p.id = pay.id;
       update operations o set look_again_at = null where o.payment_id = pay.id and o.kind = 'AUTHORIZE';
     end if;
   end if;

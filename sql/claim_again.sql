@@ -23,10 +23,9 @@ declare
 begin
   perform lock_payments(items);
   moment := coalesce(at_time, clock_timestamp());
+  perform record_calls(items);
 
   for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
-    perform record_calls((request ->> 'operationId')::uuid, request -> 'calls');
-
     audit := nullif(request -> 'audit', 'null');
     is_late := coalesce((request ->> 'late')::boolean, false);
     by_operator := coalesce((request ->> 'byOperator')::boolean, false);

@@ -2,12 +2,9 @@
 -- in opposite sequence cannot deadlock. They are let go at commit. hashtextextended has 64 bits: two names that
 -- collide wait for each other once in a blue moon, and nothing worse.
 create or replace function lock_all(names text[]) returns void language plpgsql as $$
-declare
-  hash bigint;
 begin
-  for hash in select distinct hashtextextended(name, 0) as h from unnest(names) as name order by h loop
-    perform pg_advisory_xact_lock(hash);
-  end loop;
+  perform pg_advisory_xact_lock(hash)
+  from (select distinct hashtextextended(name, 0) as hash from unnest(names) as name order by hash) as in_order;
 end $$;
 
 -- A batch waits for no lock for long, an advisory one or a row's: it is then said again one by one (db/together.ts), so
@@ -25,14 +22,15 @@ create or replace function lock_payments(items jsonb) returns void language sql 
     select 'order:' || (r ->> 'orderId') from jsonb_array_elements(items) as r where r ->> 'orderId' is not null))
 $$;
 
--- The exchanges with the bank that an item reports. A statement that is repeated reports the same ones again.
-create or replace function record_calls(operation uuid, calls jsonb) returns void language sql as $$
+-- The exchanges with the bank that the items report. A statement that is repeated reports the same ones again.
+create or replace function record_calls(items jsonb) returns void language sql as $$
   insert into bank_calls (id, operation_id, attempt, purpose, endpoint, started_at, duration_ms, http_status,
                           error_code, replayed, conclusion)
-  select c.id, operation, c.attempt, c.purpose, c.endpoint, c."startedAt", c."durationMs", c."httpStatus",
-         c."errorCode", c.replayed, c.conclusion
-  from jsonb_to_recordset(calls) as c (
+  select c.id, (r ->> 'operationId')::uuid, c.attempt, c.purpose, c.endpoint, c."startedAt", c."durationMs",
+         c."httpStatus", c."errorCode", c.replayed, c.conclusion
+  from jsonb_array_elements(items) as r, jsonb_to_recordset(r -> 'calls') as c (
     id uuid, attempt int, purpose text, endpoint text, "startedAt" timestamptz, "durationMs" int,
     "httpStatus" int, "errorCode" text, replayed boolean, conclusion text)
   on conflict (id) do nothing
 $$;
+drop function if exists record_calls(uuid, jsonb);

@@ -21,7 +21,10 @@
 -- answer: SETTLED (now or before), STRAY, LEFT, or TAKEN (another holds the claim that a verdict needs).
 create or replace function settle(items jsonb, at_time timestamptz default null)
 returns table (item int, answer text, operation jsonb, payment jsonb, transition jsonb)
-language plpgsql as $$
+language plpgsql
+-- One plan for all lengths of a batch, which finds its rows by their ids whatever a young table's statistics say.
+set plan_cache_mode = force_generic_plan set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off
+as $$
 declare
   moment timestamptz;
   request jsonb;
@@ -30,21 +33,35 @@ declare
   audit jsonb;
   op operations;
   pay payments;
+  op_before operations;
+  pay_before payments;
   stray stray_holds;
+  moved transitions;
   to_state text;
+  is_ours boolean;
   is_open boolean;
+  forgotten timestamptz;
+  -- Written at the end, all in one statement for each table: the checks and indexes of a table cost as much to make
+  -- ready as a row.
+  operations_after operations[] := '{}';
+  payments_after payments[] := '{}';
+  new_transitions transitions[] := '{}';
+  written int;
 begin
   perform lock_payments(items);
   moment := coalesce(at_time, clock_timestamp());
+  perform record_calls(items);
 
   for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
     conclusion := request -> 'conclusion';
     review := nullif(conclusion -> 'review', 'null');
     audit := nullif(request -> 'audit', 'null');
     to_state := null;
-    perform record_calls((request ->> 'operationId')::uuid, request -> 'calls');
     select * into op from operations o where o.id = (request ->> 'operationId')::uuid;
     select * into pay from payments p where p.id = op.payment_id;
+    op_before := op;
+    pay_before := pay;
+    is_ours := op.status = 'UNRESOLVED' and op.attempt_token = (request ->> 'token')::uuid;
 
     if conclusion ->> 'is' = 'FACT' then
       if op.status = 'UNRESOLVED' then
@@ -64,50 +81,45 @@ begin
                                        'evidence', conclusion || jsonb_build_object('kind', op.kind, 'state', pay.state));
         else
           answer := 'SETTLED';
-          update operations o set status = 'SUCCEEDED', resolved_at = moment, leased_until = null,
-            transition_version = case when to_state is not null then pay.version + 1 end
-          where o.id = op.id;
+          op.status := 'SUCCEEDED';
         end if;
       elsif op.kind = 'AUTHORIZE' and pay.authorization_id is distinct from conclusion ->> 'bankId' then
         answer := 'STRAY';
         insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
         values (conclusion ->> 'bankId', op.id, pay.id, pay.amount_cents, (conclusion ->> 'expiresAt')::timestamptz, moment)
         on conflict (authorization_id) do nothing;
-        update payments p set possible_orphan_hold_since = null
-        where p.id = pay.id and p.possible_orphan_hold_since is not null;
+        pay.possible_orphan_hold_since := null;
       else
         answer := 'SETTLED';
-        if op.status = 'SUCCEEDED' and op.kind <> 'AUTHORIZE' then
-          update payments p set
-            capture_id = case when op.kind = 'CAPTURE' then coalesce(p.capture_id, conclusion ->> 'bankId') else p.capture_id end,
-            void_id = case when op.kind in ('VOID', 'EXPIRE') then coalesce(p.void_id, conclusion ->> 'bankId') else p.void_id end,
-            refund_id = case when op.kind = 'REFUND' then coalesce(p.refund_id, conclusion ->> 'bankId') else p.refund_id end
-          where p.id = pay.id and conclusion ->> 'bankId' is not null;
-        elsif op.status = 'REFUSED'
-              and not exists (select from stray_holds s where s.authorization_id = conclusion ->> 'bankId') then
+        if op.status = 'SUCCEEDED' then
+          if op.kind = 'CAPTURE' then
+            pay.capture_id := coalesce(pay.capture_id, conclusion ->> 'bankId');
+          elsif op.kind in ('VOID', 'EXPIRE') then
+            pay.void_id := coalesce(pay.void_id, conclusion ->> 'bankId');
+          elsif op.kind = 'REFUND' then
+            pay.refund_id := coalesce(pay.refund_id, conclusion ->> 'bankId');
+          end if;
+        elsif not exists (select from stray_holds s where s.authorization_id = conclusion ->> 'bankId') then
           review := jsonb_build_object('reason', 'The bank has carried out an operation that was answered as refused',
                                        'evidence', conclusion || jsonb_build_object('kind', op.kind, 'code', op.code));
         end if;
       end if;
 
     elsif conclusion ->> 'is' = 'VERDICT' then
-      answer := case when op.status <> 'UNRESOLVED' or op.attempt_token = (request ->> 'token')::uuid
-                     then 'SETTLED' else 'TAKEN' end;
-      if op.status <> 'UNRESOLVED' or answer = 'TAKEN' then
-        review := null;
-      else
+      answer := case when is_ours or op.status <> 'UNRESOLVED' then 'SETTLED' else 'TAKEN' end;
+      if is_ours then
         to_state := conclusion ->> 'to';
-        update operations o set status = 'REFUSED', code = conclusion ->> 'code', resolved_at = moment,
-          leased_until = null,
-          transition_version = case when to_state is not null then pay.version + 1 end
-        where o.id = op.id;
-        if conclusion ->> 'code' = 'AUTHORIZATION_EXPIRED' then
+        op.status := 'REFUSED';
+        op.code := conclusion ->> 'code';
+        if op.code = 'AUTHORIZATION_EXPIRED' then
           -- The bank decides when; from now on the sweep may release the hold.
-          update payments p set authorization_expires_at = least(p.authorization_expires_at, moment) where p.id = pay.id;
+          pay.authorization_expires_at := least(pay.authorization_expires_at, moment);
         end if;
+      else
+        review := null;
       end if;
 
-    elsif op.status <> 'UNRESOLVED' or op.attempt_token <> (request ->> 'token')::uuid then
+    elsif not is_ours then
       answer := case when op.status = 'UNRESOLVED' then 'TAKEN' else 'SETTLED' end;
       if not coalesce((conclusion ->> 'isFact')::boolean, false) then
         review := null;
@@ -115,65 +127,77 @@ begin
 
     else
       answer := 'LEFT';
+      if (request ->> 'ambiguous')::boolean then
+        op.ambiguous_at := op.sent_at;
+      end if;
+      -- The attempt is over: what it was for shall not be taken for a send whose outcome nobody knows.
+      op.attempt_purpose := 'PROBE';
       -- Recovery may go on once no send of ours can still be at work, and not before retryInMs.
-      update operations o set
-        ambiguous_at = case when (request ->> 'ambiguous')::boolean then o.sent_at else o.ambiguous_at end,
-        -- The attempt is over: what it was for shall not be taken for a send whose outcome nobody knows.
-        attempt_purpose = 'PROBE',
-        leased_until = case when conclusion ->> 'is' = 'LEAVE' then greatest(
-          moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond',
-          case when (request ->> 'ambiguous')::boolean then o.sent_at else o.ambiguous_at end
-            + (request ->> 'leaseMs')::int * interval '1 millisecond') end
-      where o.id = op.id and o.status = 'UNRESOLVED' and o.attempt_token = (request ->> 'token')::uuid;
+      op.leased_until := case when conclusion ->> 'is' = 'LEAVE' then greatest(
+        moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond',
+        op.ambiguous_at + (request ->> 'leaseMs')::int * interval '1 millisecond') end;
       if (conclusion ->> 'orphan')::boolean then
-        update payments p set possible_orphan_hold_since = moment
-        where p.id = pay.id and p.possible_orphan_hold_since is null;
+        pay.possible_orphan_hold_since := coalesce(pay.possible_orphan_hold_since, moment);
       end if;
     end if;
 
     if to_state is not null then
-      update payments p set
-        state = to_state,
-        version = p.version + 1,
-        updated_at = moment,
-        authorization_id = case when op.kind = 'AUTHORIZE' and to_state = 'AUTHORIZED' then conclusion ->> 'bankId'
-                                when op.kind = 'RELEASE' then stray.authorization_id
-                                else p.authorization_id end,
-        authorization_expires_at = case when op.kind = 'AUTHORIZE' and to_state = 'AUTHORIZED' then (conclusion ->> 'expiresAt')::timestamptz
-                                        when op.kind = 'RELEASE' then stray.expires_at
-                                        else p.authorization_expires_at end,
-        capture_id = case when op.kind = 'CAPTURE' then conclusion ->> 'bankId' else p.capture_id end,
-        void_id = case when op.kind in ('VOID', 'EXPIRE', 'RELEASE') then conclusion ->> 'bankId' else p.void_id end,
-        refund_id = case when op.kind = 'REFUND' then conclusion ->> 'bankId' else p.refund_id end,
-        possible_orphan_hold_since = case when (conclusion ->> 'orphan')::boolean then moment end
-      where p.id = pay.id and p.state = pay.state and p.version = pay.version;
-      if not found then
-        raise exception 'payment % was changed outside its lock', pay.id;
+      pay.state := to_state;
+      pay.version := pay.version + 1;
+      pay.updated_at := moment;
+      pay.possible_orphan_hold_since := case when (conclusion ->> 'orphan')::boolean then moment end;
+      if op.kind = 'AUTHORIZE' then
+        pay.authorization_id := conclusion ->> 'bankId';
+        pay.authorization_expires_at := (conclusion ->> 'expiresAt')::timestamptz;
+      elsif op.kind = 'RELEASE' then
+        pay.authorization_id := stray.authorization_id;
+        pay.authorization_expires_at := stray.expires_at;
+        pay.void_id := conclusion ->> 'bankId';
+      elsif op.kind = 'CAPTURE' then
+        pay.capture_id := conclusion ->> 'bankId';
+      elsif op.kind in ('VOID', 'EXPIRE') then
+        pay.void_id := conclusion ->> 'bankId';
+      elsif op.kind = 'REFUND' then
+        pay.refund_id := conclusion ->> 'bankId';
       end if;
-      insert into transitions (payment_id, version, from_state, to_state, at, bank_at, operation_id, cause, actor)
-      values (pay.id, pay.version + 1, pay.state, to_state, moment, (conclusion ->> 'bankAt')::timestamptz, op.id,
-              op.kind, op.client);
+      moved := null;
+      moved.payment_id := pay.id;
+      moved.version := pay.version;
+      moved.from_state := pay_before.state;
+      moved.to_state := to_state;
+      moved.at := moment;
+      moved.bank_at := (conclusion ->> 'bankAt')::timestamptz;
+      moved.operation_id := op.id;
+      moved.cause := op.kind;
+      moved.actor := op.client;
+      new_transitions := array_append(new_transitions, moved);
+      op.transition_version := pay.version;
+    end if;
+    if op.status <> op_before.status then
+      op.resolved_at := moment;
+      op.leased_until := null;
     end if;
 
     if review is not null then
       -- The first reason stands; every piece of evidence is kept, once.
       review := jsonb_build_array(review || jsonb_build_object('operation', 'op_' || op.id));
-      update payments p set
-        review_reason = coalesce(p.review_reason, review #>> '{0,reason}'),
-        review_since = coalesce(p.review_since, moment),
-        review_evidence = coalesce(p.review_evidence, '[]') || review
-      where p.id = pay.id and not coalesce(p.review_evidence, '[]') @> review;
-      if answer <> 'TAKEN' then
-        update operations o set leased_until = null where o.id = op.id and o.status = 'UNRESOLVED';
+      if not coalesce(pay.review_evidence, '[]') @> review then
+        pay.review_reason := coalesce(pay.review_reason, review #>> '{0,reason}');
+        pay.review_since := coalesce(pay.review_since, moment);
+        pay.review_evidence := coalesce(pay.review_evidence, '[]') || review;
+      end if;
+      if answer <> 'TAKEN' and op.status = 'UNRESOLVED' then
+        op.leased_until := null;
       end if;
     end if;
 
     if audit is not null and review is null and answer in ('SETTLED', 'STRAY') then
-      perform end_review(p, op.id, audit, moment) from payments p where p.id = pay.id;
+      perform record_review_end(pay, op.id, audit, moment);
+      pay.review_reason := null;
+      pay.review_since := null;
+      pay.review_evidence := null;
     end if;
 
-    select * into op from operations o where o.id = op.id;
-    select * into pay from payments p where p.id = op.payment_id;
     is_open := case
       when op.status = 'REFUSED' then op.kind = 'AUTHORIZE' and pay.possible_orphan_hold_since is not null
       when op.status = 'SUCCEEDED' then
@@ -181,24 +205,57 @@ begin
         or op.kind in ('VOID', 'EXPIRE') and pay.void_id is null
       else false
     end;
-    if is_open or op.look_again_at is not null then
-      update operations o set look_again_at = case
+    if op.status <> 'UNRESOLVED' and (is_open or op.look_again_at is not null) then
+      forgotten := op.sent_at + (request ->> 'replayWindowMs')::bigint * interval '1 millisecond';
+      op.look_again_at := case
         when not is_open then null
         when conclusion ->> 'is' = 'LEAVE' and conclusion ->> 'retryInMs' is not null then
           nullif(least(moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond', forgotten), forgotten)
-        else (select min(o.sent_at + late::int * interval '1 millisecond')
+        else (select min(op.sent_at + late::int * interval '1 millisecond')
               from jsonb_array_elements_text(request -> 'lateLooksMs') as late
-              where o.sent_at + late::int * interval '1 millisecond' > moment)
-      end
-      from (select op.sent_at + (request ->> 'replayWindowMs')::bigint * interval '1 millisecond' as forgotten) as bank
-      where o.id = op.id and o.status <> 'UNRESOLVED'
-      returning o.* into op;
+              where op.sent_at + late::int * interval '1 millisecond' > moment)
+      end;
     end if;
 
+    if op is distinct from op_before then
+      operations_after := array_append(operations_after, op);
+    end if;
+    if pay is distinct from pay_before then
+      payments_after := array_append(payments_after, pay);
+    end if;
     operation := to_jsonb(op);
     payment := to_jsonb(pay);
-    transition := (select to_jsonb(t) from transitions t
-                   where t.payment_id = pay.id and t.version = op.transition_version);
+    transition := case
+      when to_state is not null then to_jsonb(moved)
+      when op.transition_version is not null then
+        (select to_jsonb(t) from transitions t where t.payment_id = pay.id and t.version = op.transition_version)
+    end;
     return next;
   end loop;
+
+  insert into transitions select * from unnest(new_transitions);
+
+  -- Each row as it was read, or nothing is written: whoever changed one did not hold its lock.
+  update operations o set
+    status = a.status, code = a.code, transition_version = a.transition_version, attempt_purpose = a.attempt_purpose,
+    ambiguous_at = a.ambiguous_at, leased_until = a.leased_until, resolved_at = a.resolved_at,
+    look_again_at = a.look_again_at
+  from unnest(operations_after) as a
+  where o.id = a.id and o.attempt_token is not distinct from a.attempt_token and o.status in ('UNRESOLVED', a.status);
+  get diagnostics written = row_count;
+  if written <> cardinality(operations_after) then
+    raise exception 'an operation was changed outside its lock';
+  end if;
+
+  update payments p set
+    state = a.state, version = a.version, updated_at = a.updated_at, authorization_id = a.authorization_id,
+    authorization_expires_at = a.authorization_expires_at, capture_id = a.capture_id, void_id = a.void_id,
+    refund_id = a.refund_id, possible_orphan_hold_since = a.possible_orphan_hold_since,
+    review_reason = a.review_reason, review_since = a.review_since, review_evidence = a.review_evidence
+  from unnest(payments_after) as a left join unnest(new_transitions) as t on t.payment_id = a.id
+  where p.id = a.id and p.version = coalesce(t.version - 1, a.version);
+  get diagnostics written = row_count;
+  if written <> cardinality(payments_after) then
+    raise exception 'a payment was changed outside its lock';
+  end if;
 end $$;

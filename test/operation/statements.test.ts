@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { ISql } from 'postgres'
 import { v7 as timeOrderedId } from 'uuid'
 import { describe, expect, it } from 'vitest'
 import { MOVES, OPERATION_KINDS, PAYMENT_STATES } from '../../src/payment/payment.ts'
@@ -30,6 +31,7 @@ type Row = {
   quiet: boolean
 }
 type Item = Record<string, unknown>
+type Session = ISql<{ bigint: number }>
 
 const call = async (
   name: 'claim' | 'claim_again' | 'settle',
@@ -185,10 +187,76 @@ describe('a claim', () => {
       await sql`select order_id from payments where order_id = any(${orders}) group by order_id having count(*) = 1`
     expect(rows).toHaveLength(40)
   })
-  it('of one order twice in one batch is claimed once', async () => {
+  it('of one order twice in one batch is written not at all, and one by one it is claimed once', async () => {
     const first = authorizeItem()
     const second = authorizeItem({ input: first['input'] })
-    expect((await call('claim', [first, second])).map((row) => row.answer)).toEqual(['CLAIMED', 'BUSY'])
+    await expect(call('claim', [authorizeItem(), first, second])).rejects.toThrow(
+      'order_has_one_live_payment',
+    )
+    expect((await one('claim', [first])).answer).toBe('CLAIMED')
+    expect((await one('claim', [second])).answer).toBe('BUSY')
+  })
+  it('of one payment twice in one batch is written not at all', async () => {
+    const paymentId = await authorizedPayment()
+    await expect(
+      call('claim', [followUp('CAPTURE', paymentId), followUp('VOID', paymentId)]),
+    ).rejects.toThrow('payment_has_one_operation_in_flight')
+  })
+})
+
+describe('one operation twice in one batch', () => {
+  it('is settled not at all, and one by one it is settled once', async () => {
+    const [item, neighbour] = [authorizeItem(), authorizeItem()]
+    await call('claim', [item, neighbour])
+    const done = outcome(item, fact(`auth_${randomUUID()}`))
+    const batch = [outcome(neighbour, fact(`auth_${randomUUID()}`)), done, done]
+    await expect(call('settle', batch)).rejects.toThrow('duplicate key')
+    for (const alone of batch) expect((await one('settle', [alone])).answer).toBe('SETTLED')
+    const rows = await sql`select version from transitions where payment_id = ${item.paymentId}`
+    expect(rows).toHaveLength(2)
+  })
+  it('that moves no payment is left not at all', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    const left = (retryInMs: number) => outcome(item, { is: 'LEAVE', retryInMs })
+    await expect(call('settle', [left(1_000), left(2_000)])).rejects.toThrow('an operation was changed')
+  })
+})
+
+it('two pieces of evidence about one payment in one batch: none is lost to the other', async () => {
+  const item = authorizeItem()
+  await one('claim', [item])
+  await one('settle', [outcome(item, fact(`auth_${randomUUID()}`))])
+  const seen = (evidence: string) =>
+    outcome(item, { is: 'REVIEW', isFact: true, orphan: false, review: { reason: 'odd', evidence } })
+  await expect(call('settle', [seen('one'), seen('two')])).rejects.toThrow('a payment was changed')
+  await one('settle', [seen('one')])
+  expect((await one('settle', [seen('two')])).payment?.['review_evidence']).toHaveLength(2)
+})
+
+describe('what somebody changes without the locks, after settle has read it, is not written over', () => {
+  const settleWhile = async (change: (session: Session, item: Claimed) => PromiseLike<unknown>) => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    const settled = { by: Promise.resolve<unknown>(null) }
+    await sql.begin(async (session) => {
+      await change(session, item)
+      settled.by = call('settle', [outcome(item, fact(`auth_${randomUUID()}`))]).catch(String)
+      const waiting = () => sql`
+        select from pg_stat_activity where wait_event_type = 'Lock' and query like '%settle%' and datname = current_database()`
+      await expect.poll(waiting).toHaveLength(1)
+    })
+    return await settled.by
+  }
+  it('an operation', async () => {
+    const takeOver = (session: Session, { operationId }: Claimed) =>
+      session`update operations set attempt_token = gen_random_uuid() where id = ${operationId}`
+    expect(await settleWhile(takeOver)).toContain('an operation was changed outside its lock')
+  })
+  it('a payment', async () => {
+    const move = (session: Session, { paymentId }: Claimed) =>
+      session`update payments set version = version + 1 where id = ${paymentId}`
+    expect(await settleWhile(move)).toContain('a payment was changed outside its lock')
   })
 })
 

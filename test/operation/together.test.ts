@@ -92,6 +92,17 @@ it('a hundred requests at once are claimed by a few statements, each with its ow
   expect(commits?.['claims']).toBeLessThan(50)
 })
 
+it('one key for several orders at once is used once, and no other request fails for it', async () => {
+  const key = 'used-for-several'
+  const [results, others] = await Promise.all([
+    Promise.all(Array.from({ length: 10 }, async () => await client.authorize({ idempotencyKey: key }))),
+    Promise.all(Array.from({ length: 10 }, async () => await client.authorize())),
+  ])
+  const codes = results.map((result) => result.code ?? result.payment?.state).toSorted()
+  expect(codes).toEqual(['AUTHORIZED', ...results.slice(1).map(() => 'IDEMPOTENCY_KEY_REUSED')])
+  expect(others.map(({ payment }) => payment?.state)).toEqual(others.map(() => 'AUTHORIZED'))
+})
+
 it('an id that another payment has keeps no other outcome from being written', async () => {
   const [first, ...others] = await Promise.all(
     Array.from({ length: 12 }, async () => await authorized(client)),
