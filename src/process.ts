@@ -11,7 +11,7 @@ export async function listen(server: Server, host: string, port: number): Promis
   const deadline = performance.now() + PORT_WAIT_MS
   for (;;) {
     try {
-      server.listen(port, host)
+      server.listen({ port, host, backlog: BACKLOG })
       await once(server, 'listening')
       return (server.address() as AddressInfo).port
     } catch (error) {
@@ -28,6 +28,8 @@ export async function listen(server: Server, host: string, port: number): Promis
   }
 }
 
+/** Thousands may connect at once, after a restart; past Node's own 511 they wait a second or are reset. */
+const BACKLOG = 8_192
 const PORT_WAIT_MS = 3_000
 const PORT_POLL_MS = 100
 
