@@ -10,8 +10,8 @@ import type { Section } from './section.ts'
 
 /**
  * Payments a second through all of the gateway, against what the same server does for pgbench: with the frozen
- * yardstick's plain statements, and with our own claim and settle. Load and bank take of the same cores, and are not
- * counted: the CPU of gateway and Postgres per payment is the fairer figure.
+ * yardstick's plain statements, and with our own claim and settle. Load and bank take of the same cores, and are
+ * counted apart: the CPU of gateway and Postgres per payment is the fairer figure.
  */
 
 const YARDSTICK = 'bench/yardstick'
@@ -58,11 +58,12 @@ export const writes: Section = async ({ rounds, ms, connections, against }, show
     return {
       title: `Writes: ${connections} connections, ${rounds} rounds of ${ms / 1_000} s`,
       rows: [
-        ['', 'payments/s', 'CPU ms each'],
+        ['', 'payments/s', 'CPU ms each', 'load and bank'],
         ...contenders.map(([name]) => [
           name,
           spread(of(name, 'perSecond')),
           spread(of(name, 'cpuMsEach'), 2),
+          spread(of(name, 'besideMsEach'), 2),
         ]),
         ...(pgbench === null ? [] : [FROZEN, FUNCTIONS])
           .concat(other === null ? [] : [OTHER])
@@ -70,6 +71,7 @@ export const writes: Section = async ({ rounds, ms, connections, against }, show
             `authorize / ${name}`,
             spread(ratio('perSecond', name), 2),
             spread(ratio('cpuMsEach', name), 2),
+            '',
           ]),
       ],
       notes: pgbench === null ? [HOW_TO_GET_IT] : [],
@@ -88,11 +90,16 @@ export const writes: Section = async ({ rounds, ms, connections, against }, show
     async function byGateway(stage: Stage, gateway: RunningGateway, work: Work): Promise<Measured> {
       const cpu = () => gateway.cpuMs() + stage.postgresCpuMs()
       const before = cpu()
+      const besideBefore = stage.besideCpuMs()
       names += 1
       const { count, ms: tookMs } = allWell(
         await stage.load({ gateways: [gateway], connections, work, name: `w${names}`, until: { ms } }),
       )
-      return { perSecond: (count / tookMs) * 1_000, cpuMsEach: (cpu() - before) / count }
+      return {
+        perSecond: (count / tookMs) * 1_000,
+        cpuMsEach: (cpu() - before) / count,
+        besideMsEach: (stage.besideCpuMs() - besideBefore) / count,
+      }
     }
 
     /** At its best client count. */

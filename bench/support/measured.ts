@@ -1,6 +1,12 @@
 /** What one round of one contender comes to, and what several rounds say together. */
 
-export type Measured = { perSecond: number; cpuMsEach: number }
+export type Measured = {
+  perSecond: number
+  /** Of what is measured. */
+  cpuMsEach: number
+  /** Of the load and the bank, which share its cores. */
+  besideMsEach: number
+}
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((one, other) => one - other)

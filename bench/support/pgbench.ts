@@ -48,5 +48,5 @@ export async function runPgbench(
   const count = Number(/number of transactions actually processed: (\d+)/.exec(stdout)?.[1])
   const perSecond = Number(/tps = ([\d.]+)/.exec(stdout)?.[1])
   if (!(count > 0 && perSecond > 0)) throw new Error(`pgbench did nothing: ${stdout}`)
-  return { perSecond, cpuMsEach: cpu / count }
+  return { perSecond, cpuMsEach: cpu / count, besideMsEach: 0 }
 }

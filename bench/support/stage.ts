@@ -24,6 +24,8 @@ export type Stage = {
   /** The receipts. */
   sql: Sql<{ bigint: number }>
   postgresCpuMs(): number
+  /** Of the load and the bank. */
+  besideCpuMs(): number
   bank: {
     answerAfter(ms: number, lookMs?: number): void
     count(): Promise<{ carriedOut: number; atOnceMax: number }>
@@ -82,6 +84,7 @@ async function setStage(ends: (() => Promise<unknown>)[], countStatements: boole
     server,
     sql,
     postgresCpuMs: () => cpuMs(server.pid),
+    besideCpuMs: () => [bank, load].reduce((sum, { pid }) => sum + (pid === undefined ? 0 : cpuMs(pid)), 0),
     bank: {
       answerAfter: (answerAfterMs, lookMs = 0) => void bank.send({ answerAfterMs, lookMs } satisfies ToBank),
       count: async () => {
@@ -157,7 +160,7 @@ async function startGateway(
 ): Promise<RunningGateway> {
   const startedMs = performance.now()
   const file = openSync(log, 'w')
-  const flags = process.env['BENCH_NODE_FLAGS']?.split(' ') ?? []
+  const flags = [...flagsOfStart(), ...(process.env['BENCH_NODE_FLAGS']?.split(' ') ?? [])]
   const started = spawn(process.execPath, [...flags, program], {
     env: {
       PATH: process.env['PATH'],
@@ -190,6 +193,14 @@ async function startGateway(
       throw new Error(`the gateway does not start: ${readFileSync(log, 'utf8')}`)
     await pause(LOOK_EVERY_MS)
   }
+}
+
+/** Node's, as `npm start` has them. */
+function flagsOfStart(): string[] {
+  const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: { start: string } }
+  const [, flags] = /^exec node (.*) dist\/main\.js$/.exec(scripts.start) ?? []
+  if (flags === undefined) throw new Error(`what is "${scripts.start}"?`)
+  return flags.split(' ')
 }
 
 const running = new Set<ChildProcess>()
