@@ -310,6 +310,13 @@ describe('when somebody is gone', () => {
     expect(succeeded(answer).payment.state).toBe('AUTHORIZED')
   })
 
+  it('with the database away, who asks for receipts is told so, and when to ask again', async () => {
+    const away = startTestGateway({ databaseUrl: 'postgres://nobody@127.0.0.1:1/none', bankUrl: bank.url })
+    const asked = away.client.query('{ paymentsByOrder(orderId: "1") { id } }')
+    await expect(asked).rejects.toThrow(
+      /The receipts cannot be read.*"code":"DATABASE_UNAVAILABLE","retryAfterMs":1000/,
+    )
+  })
   it('with every place at the bank taken, a payment is refused at once and nothing is recorded', async () => {
     const small = startTestGateway({
       databaseUrl: database.url,

@@ -48,6 +48,12 @@ async function rerun(by: Client, paymentId: unknown): Promise<string | null> {
     }
   `
   const input = { paymentId, reason: 'The soak is over: is there a hold?' }
-  const { result } = await by.query<{ result: { code?: string } }>(document, { input })
-  return result.code ?? null
+  try {
+    const { result } = await by.query<{ result: { code?: string } }>(document, { input })
+    return result.code ?? null
+  } catch (error) {
+    // Postgres may be coming back from its last fault.
+    if (String(error).includes('DATABASE_UNAVAILABLE')) return 'DATABASE_UNAVAILABLE'
+    throw error
+  }
 }

@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Semaphore } from 'async-mutex'
 import { seeded } from '../support/random.ts'
@@ -89,11 +90,16 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
     const verdict = await judge(stage, seen, { exitCodes, unresolved: recovered.unresolved })
     const tookMs = performance.now() - startedMs
     return { ...verdict, faults: struck, seen, tookMs, settledMs: recovered.tookMs, log: gateways.output() }
+  } catch (error) {
+    await writeFile(LOG_OF_FAILURE, gateways.output())
+    throw new Error(`the soak broke off; what the gateways logged is in ${LOG_OF_FAILURE}`, { cause: error })
   } finally {
     over.abort()
     await stage.end()
   }
 }
+
+const LOG_OF_FAILURE = 'build/soak-broke-off.log'
 
 type Lives = {
   count: { begun: number; done: number }

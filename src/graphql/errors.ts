@@ -29,7 +29,7 @@ type ApiErrorDetails = {
   nodes?: ASTNode
   /** INVALID_INPUT: where and why. */
   fields?: FieldProblem[]
-  /** RATE_LIMITED, UNAVAILABLE: when it may be sent again. */
+  /** RATE_LIMITED, UNAVAILABLE, DATABASE_UNAVAILABLE: when it may be sent again. */
   retryAfterMs?: number
   httpHeaders?: Record<string, string>
 }
@@ -46,4 +46,5 @@ const HTTP_STATUS = {
   TOO_MANY_SUBSCRIPTIONS: { status: 429, spec: false },
   RATE_LIMITED: { status: 429, spec: false },
   UNAVAILABLE: { status: 503, spec: false },
+  DATABASE_UNAVAILABLE: { status: 200, spec: true },
 } as const

@@ -1,12 +1,13 @@
 import { GraphQLError } from 'graphql'
 import type { Logger } from 'pino'
+import { isDatabaseAway } from '../payment/reads.ts'
 import { ApiError } from './errors.ts'
 import type { Quote } from './quoting.ts'
 
 /**
  * Every top-level error passes here on its way out, wherever it comes from; each leaves with a code in its extensions.
- * Ours go as they are. Those of graphql-js and yoga keep what may be quoted. All else is a fault: the client learns
- * only that there was one, and the log where.
+ * Ours go as they are. Those of graphql-js and yoga keep what may be quoted. A database that is away is said to be. All
+ * else is a fault: the client learns only that there was one, and the log where.
  */
 export function publicError(error: GraphQLError, quote: Quote, log: Logger): GraphQLError {
   const cause = innermost(error)
@@ -19,12 +20,24 @@ export function publicError(error: GraphQLError, quote: Quote, log: Logger): Gra
     })
   }
   const field = error.nodes?.map(nameOf).join('.')
+  if (isDatabaseAway(cause)) {
+    log.warn({ fault: traceOf(cause), field }, 'receipts could not be read: the database does not answer')
+    const { message, extensions } = DATABASE_AWAY
+    return rewritten(error, message, extensions)
+  }
   log.error(
     { fault: traceOf(cause), field },
     'a request met a fault; its client was told "Unexpected error."',
   )
   return rewritten(error, 'Unexpected error.', { code: 'INTERNAL_SERVER_ERROR', unexpected: true })
 }
+
+/** Mutations that move money do not come here: they say OUTCOME_UNKNOWN. */
+const DATABASE_AWAY = new ApiError(
+  'DATABASE_UNAVAILABLE',
+  'The receipts cannot be read: the database does not answer just now. No payment is lost by it. Ask again; a mutation that it answered may have been carried out, and repeating it does no harm.',
+  { retryAfterMs: 1_000 },
+)
 
 function innermost(error: GraphQLError): Error {
   const { originalError } = error

@@ -175,6 +175,9 @@ export async function newestVersions({ sql }: Gateway, subjects: readonly Subjec
   return ({ by, id }: Subject): readonly Row[] => bySubject.get(`${by}:${id}`) ?? []
 }
 
+/** Of what a read threw: the database is away, and nothing is wrong with what was asked. */
+export { isPassing as isDatabaseAway } from '../db/persist.ts'
+
 /** Whether the database answers at all; throws when it does not. */
 export async function databaseAnswers(gateway: Gateway): Promise<void> {
   await answered(gateway.sql`select 1`)
