@@ -78,7 +78,7 @@ describe('a request', () => {
       body: '{"query":"{ paymentsByOrder(orderId: \\"1\\") { id } }"}',
     })
     expect(response.headers.get('x-request-id')).toBe('broken')
-    const about = broken.logged.map((line) => JSON.parse(line) as Line).filter((line) => line.level >= 50)
+    const about = broken.logged.map((line) => JSON.parse(line) as Line).filter((line) => line.level >= 40)
     expect(about).toEqual([
       expect.objectContaining({
         request: 'broken',
