@@ -28,7 +28,7 @@ export async function listen(server: Server, host: string, port: number): Promis
   }
 }
 
-/** Thousands may connect at once, after a restart; past Node's own 511 they wait a second or are reset. */
+/** Thousands may connect at once, after a restart; past Node's own 511 the kernel resets some. */
 const BACKLOG = 8_192
 const PORT_WAIT_MS = 3_000
 const PORT_POLL_MS = 100

@@ -44,7 +44,6 @@ type Answered = {
 }
 
 const ANSWER_WITHIN_MS = 120_000
-const CONNECT_EVERY_MS = 0.2
 const CARD = { number: '4111111111111111', cvv: '123', expiryMonth: 12, expiryYear: 2030 }
 const AMOUNT_CENTS = 4_999
 const CUSTOMERS = 1_000
@@ -123,9 +122,7 @@ async function run(job: Job): Promise<Done> {
 
   if (job.perSecond === undefined) {
     await Promise.all(
-      Array.from({ length: connections }, async (_, number) => {
-        // Past its queue, the kernel lets some of thousands who connect in one instant wait for many seconds.
-        await pause(number * CONNECT_EVERY_MS)
+      Array.from({ length: connections }, async () => {
         while (!isOver()) await one()
       }),
     )
