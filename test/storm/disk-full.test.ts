@@ -21,7 +21,13 @@ it.skipIf(!isMounted)(
   async () => {
     unmountWithUs()
     const options = { folder: join(disk, 'postgres'), durable: false, connectionsMax: 20 }
-    const server = await startEmbedded(options)
+    const start = async () => {
+      const started = await startEmbedded(options)
+      // Before its disk is taken from under it: then nobody would find it any more.
+      whenFileEnds(() => started.stop())
+      return started
+    }
+    const server = await start()
     removeWithUs(server.folder)
     await server.createDatabase('gateway')
     const bank = await startTestBank({ minLatencyMs: 5, maxLatencyMs: 30 })
@@ -45,7 +51,7 @@ it.skipIf(!isMounted)(
 
     await rm(join(disk, 'ballast'))
     // Where it was the log that found no room, the server has ended itself: its supervisor starts it again.
-    await startEmbedded(options)
+    await start()
     const backMs = performance.now()
     await orders.placeOne()
     const servedAfterMs = performance.now() - backMs
