@@ -15,7 +15,6 @@ language sql as $$
   select record_audit(pay, operation, jsonb_set(audit, '{detail}', audit -> 'detail' || jsonb_strip_nulls(
     jsonb_build_object('reviewReason', pay.review_reason, 'reviewEvidence', pay.review_evidence))), moment)
 $$;
-drop function if exists end_review(payments, uuid, jsonb, timestamptz);
 
 -- An operator says that the case is closed as it stands: no operation waits for a word. With `noHold` the bank's
 -- statement also shows that a failed authorize left no hold, so the mark goes and nothing is looked for any more.

@@ -33,4 +33,3 @@ create or replace function record_calls(items jsonb) returns void language sql a
     "httpStatus" int, "errorCode" text, replayed boolean, conclusion text)
   on conflict (id) do nothing
 $$;
-drop function if exists record_calls(uuid, jsonb);

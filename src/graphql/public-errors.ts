@@ -35,7 +35,7 @@ export function publicError(error: GraphQLError, quote: Quote, log: Logger): Gra
 /** Mutations that move money do not come here: they say OUTCOME_UNKNOWN. */
 const DATABASE_AWAY = new ApiError(
   'DATABASE_UNAVAILABLE',
-  'The receipts cannot be read: the database does not answer just now. No payment is lost by it. Ask again; a mutation that it answered may have been carried out, and repeating it does no harm.',
+  'The receipts cannot be read: the database does not answer just now. No payment is lost by it. Ask again; a mutation may have been carried out: repeat it under the same key.',
   { retryAfterMs: 1_000 },
 )
 
