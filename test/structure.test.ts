@@ -62,6 +62,14 @@ it('no file has grown past what a reader holds', async () => {
   }
 })
 
+it('the image runs what `npm start` runs', async () => {
+  const { scripts } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+    scripts: { start: string }
+  }
+  const [, command = '[]'] = /^CMD (.*)$/m.exec(await readFile(join(root, 'Dockerfile'), 'utf8')) ?? []
+  expect(`exec ${(JSON.parse(command) as string[]).join(' ')}`).toBe(scripts.start)
+})
+
 it('the README lists every setting, with its default, and no other', async () => {
   const readme = await readFile(join(root, 'README.md'), 'utf8')
   const config = await readFile(join(root, 'src/config.ts'), 'utf8')

@@ -6,7 +6,7 @@ import { idsOf, inSpan } from '../observe/span.ts'
 import { paymentId } from '../payment/ids.ts'
 import type { Payment } from '../payment/payment.ts'
 import type { Context } from './context.ts'
-import { ApiError } from './errors.ts'
+import { codeOf } from './public-errors.ts'
 
 /**
  * What was asked and what was answered, told once for each field of Query and Mutation, from outside of all that may
@@ -55,10 +55,7 @@ function observe(field: GraphQLField<unknown, Context>, level: 'debug' | 'info')
           tell(outcome)
           return answered
         } catch (error) {
-          tell({
-            result: error instanceof ApiError ? String(error.extensions['code']) : FAULT,
-            replayed: false,
-          })
+          tell({ result: codeOf(error), replayed: false })
           throw error
         }
       },
@@ -66,8 +63,6 @@ function observe(field: GraphQLField<unknown, Context>, level: 'debug' | 'info')
     )
   }
 }
-
-const FAULT = 'INTERNAL_SERVER_ERROR'
 
 type Member = {
   is: string

@@ -11,7 +11,13 @@ import type { Quote } from './quoting.ts'
  */
 export function publicError(error: GraphQLError, quote: Quote, log: Logger): GraphQLError {
   const cause = innermost(error)
-  if (cause instanceof ApiError) return rewritten(error, cause.message, cause.extensions)
+  const field = error.nodes?.map(nameOf).join('.')
+  const ours = apiErrorOf(cause)
+  if (ours !== null) {
+    if (ours === DATABASE_AWAY)
+      log.warn({ fault: traceOf(cause), field }, 'receipts could not be read: the database does not answer')
+    return rewritten(error, ours.message, ours.extensions)
+  }
   if (cause instanceof GraphQLError && (error.path === undefined || cause.message.startsWith('Argument "'))) {
     const { code, http } = cause.extensions
     return rewritten(error, quote(cause.message), {
@@ -19,19 +25,26 @@ export function publicError(error: GraphQLError, quote: Quote, log: Logger): Gra
       http,
     })
   }
-  const field = error.nodes?.map(nameOf).join('.')
-  if (isDatabaseAway(cause)) {
-    log.warn({ fault: traceOf(cause), field }, 'receipts could not be read: the database does not answer')
-    const { message, extensions } = DATABASE_AWAY
-    return rewritten(error, message, extensions)
-  }
   log.error(
     { fault: traceOf(cause), field },
     'a request met a fault; its client was told "Unexpected error."',
   )
-  return rewritten(error, 'Unexpected error.', { code: 'INTERNAL_SERVER_ERROR', unexpected: true })
+  return rewritten(error, 'Unexpected error.', { code: FAULT, unexpected: true })
 }
 
+/** The code of what a resolver threw, as its client will read it. */
+export function codeOf(thrown: unknown): string {
+  const code = apiErrorOf(thrown)?.extensions['code']
+  return typeof code === 'string' ? code : FAULT
+}
+
+/** Null: a fault. */
+function apiErrorOf(thrown: unknown): ApiError | null {
+  if (thrown instanceof ApiError) return thrown
+  return isDatabaseAway(thrown) ? DATABASE_AWAY : null
+}
+
+const FAULT = 'INTERNAL_SERVER_ERROR'
 /** Mutations that move money do not come here: they say OUTCOME_UNKNOWN. */
 const DATABASE_AWAY = new ApiError(
   'DATABASE_UNAVAILABLE',

@@ -71,6 +71,18 @@ describe('counted as it happens', () => {
     expect(settled('CAPTURE', 'SUCCEEDED')).toBe(1)
   })
 
+  it('who asks for receipts while the database is away, under the code that the client is told', async () => {
+    const away = startTestGateway({ ...at, databaseUrl: 'postgres://nobody@127.0.0.1:1/none' })
+    const grew = await growth(() =>
+      expect(away.client.query('{ paymentsByOrder(orderId: "1") { id } }')).rejects.toThrow(
+        'DATABASE_UNAVAILABLE',
+      ),
+    )
+    const of = { field: 'paymentsByOrder', result: 'DATABASE_UNAVAILABLE' }
+    expect(grew(`gateway_answers_total{field="${of.field}",result="${of.result}",replayed="false"}`)).toBe(1)
+    expect(grew(`gateway_request_errors_total{code="${of.result}"}`)).toBe(1)
+  })
+
   it('exchanges with the bank by conclusion, how long they took, and how many an operation needed', async () => {
     bank.faults.add('chaos', { endpoint: 'authorizations', times: 2 })
     const grew = await growth(() => authorized(client))
