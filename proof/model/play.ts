@@ -263,7 +263,7 @@ class Run {
 
   async #untilQuiet(): Promise<void> {
     const { time, trips } = this.#world
-    while (trips.size > 0) await time.until(Promise.all(trips), LONG_MS)
+    while (trips.size > 0) await time.until(Promise.allSettled(trips), LONG_MS)
     const drains = this.#processes.map((_, which) => drained(this.#process(which).gateway.inFlight))
     await time.until(Promise.all([...drains, ...this.#work]), LONG_MS)
   }

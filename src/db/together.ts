@@ -3,40 +3,58 @@ import { isOfConnection } from './persist.ts'
 import { DatabaseSilent } from './pool.ts'
 
 /**
- * Many items in one statement, with one round trip and one commit for all of them. An item that finds none under way
- * goes at once and alone; what comes meanwhile goes together in the next. (Two at a time carried a fifth less.)
+ * Many items in one statement, with one round trip and one commit for all of them. An item that finds no statement under
+ * way goes at once and alone; what comes meanwhile waits in the line of its kind. Lines take turns, and one statement at
+ * a time makes the most of each; but those who fill one of their own wait for none. (docs/performance.md)
  */
-export type Line<Item, Row> = {
-  waiting: Place<Item, Row>[]
-  underWay: number
-  /** One at a time whatever happens: `say` ends soon by itself. */
+export type Line<Item, Row> = { turns: Turns; waiting: Place<Item, Row>[] }
+type Place<Item, Row> = { item: Item; resolve: (row: Row) => void; reject: (error: unknown) => void }
+
+export type Turns = {
+  /** By the line of those who wait for it, the first to wait first. */
+  next: Map<unknown, SayNext>
+  /** Since when (monotonic) the statement that all wait for is under way. */
+  underWay: { sinceMs: number } | null
+  /** Full ones that go at the same time. */
+  besides: number
+  /** One at a time whatever happens: each ends soon by itself. */
   isPatient: boolean
   isWatched: boolean
 }
-type Place<Item, Row> = {
-  item: Item
-  sinceMs: number
-  resolve: (row: Row) => void
-  reject: (error: unknown) => void
+type SayNext = () => Promise<Tell>
+/** Gives those who waited for a statement their rows. */
+type Tell = () => void
+
+export function createTurns(isPatient = false): Turns {
+  return { next: new Map(), underWay: null, besides: 0, isPatient, isWatched: false }
 }
 
-export function createLine<Item, Row>(isPatient = false): Line<Item, Row> {
-  return { waiting: [], underWay: 0, isPatient, isWatched: false }
+export function createLine<Item, Row>(turns: Turns): Line<Item, Row> {
+  return { turns, waiting: [] }
 }
 
 /** `say`: answers with one row for each item, in their order. */
 export async function together<Item, Row>(
   { clock }: { clock: Clock },
-  line: Line<Item, Row>,
+  { turns, waiting }: Line<Item, Row>,
   item: Item,
   say: Say<Item, Row>,
 ): Promise<Row> {
-  const sinceMs = clock.monotonicMs()
   const row = new Promise<Row>((resolve, reject) => {
-    line.waiting.push({ item, sinceMs, resolve, reject })
+    waiting.push({ item, resolve, reject })
   })
-  if (line.underWay === 0) void sayWhileAsked(line, say)
-  else if (!line.isPatient && !line.isWatched) void watch(clock, line, say)
+  const sayNext = async (): Promise<Tell> => {
+    const places = waiting.splice(0, ITEMS_MAX)
+    turns.next.delete(waiting)
+    if (waiting.length > 0) turns.next.set(waiting, sayNext)
+    return await sayFor(places, say)
+  }
+  if (waiting.length === 1) turns.next.set(waiting, sayNext)
+  if (turns.underWay === null) void takeTurns(clock, turns)
+  else if (!turns.isPatient) {
+    if (waiting.length >= ITEMS_MAX && turns.besides < BESIDES_MAX) void sayBesides(turns, sayNext)
+    if (!turns.isWatched) void watch(clock, turns)
+  }
   return await row
 }
 
@@ -44,36 +62,59 @@ type Say<Item, Row> = (items: readonly Item[]) => PromiseLike<readonly Row[]>
 
 /** Of a statement. While these are at the bank the next are claimed; a hundred came and went as one crowd, an eighth slower. */
 const ITEMS_MAX = 32
+const BESIDES_MAX = 3
 /** One under way hangs: on a lock that another process holds, or on a connection that is dying. */
 const HANGS_MS = 100
 
-async function sayWhileAsked<Item, Row>(line: Line<Item, Row>, say: Say<Item, Row>): Promise<void> {
-  line.underWay += 1
-  while (line.waiting.length > 0) await sayFor(line.waiting.splice(0, ITEMS_MAX), say)
-  line.underWay -= 1
+async function takeTurns(clock: Clock, turns: Turns): Promise<void> {
+  const mine = { sinceMs: clock.monotonicMs() }
+  turns.underWay = mine
+  let tell: Tell = () => {}
+  for (;;) {
+    const [sayNext] = turns.next.values()
+    // Nobody waits, or others have gone on because this one hung.
+    if (sayNext === undefined || turns.underWay !== mine) break
+    mine.sinceMs = clock.monotonicMs()
+    const said = sayNext()
+    // The next statement is on its way before those of the last go on: the database works while they do.
+    process.nextTick(tell)
+    tell = await said
+  }
+  if (turns.underWay === mine) turns.underWay = null
+  tell()
+}
+
+async function sayBesides(turns: Turns, sayNext: SayNext): Promise<void> {
+  turns.besides += 1
+  const tell = await sayNext()
+  turns.besides -= 1
+  tell()
 }
 
 /** Nobody fails for a neighbour: where an item may be to blame, they are said again one by one. */
-async function sayFor<Item, Row>(places: readonly Place<Item, Row>[], say: Say<Item, Row>): Promise<void> {
+async function sayFor<Item, Row>(places: readonly Place<Item, Row>[], say: Say<Item, Row>): Promise<Tell> {
   try {
     const rows = await say(places.map(({ item }) => item))
     // The driver can resolve with no rows when the backend was terminated.
     if (rows.length !== places.length)
       throw new DatabaseSilent('a statement did not answer for each of its items')
-    rows.forEach((row, index) => places[index]?.resolve(row))
+    return () => rows.forEach((row, index) => places[index]?.resolve(row))
   } catch (error) {
-    if (places.length === 1 || isOfConnection(error)) for (const place of places) place.reject(error)
-    else await Promise.all(places.map(async (place) => await sayFor([place], say)))
+    if (places.length === 1 || isOfConnection(error))
+      return () => places.forEach(({ reject }) => reject(error))
+    await Promise.all(places.map(async (place) => (await sayFor([place], say))()))
+    return () => {}
   }
 }
 
-/** Nobody waits for a statement that hangs either: whoever has waited too long goes in one more. */
-async function watch<Item, Row>(clock: Clock, line: Line<Item, Row>, say: Say<Item, Row>): Promise<void> {
-  line.isWatched = true
-  while (line.waiting.length > 0) {
+/** Nobody waits for a statement that hangs either: others go on, and it ends when it can. */
+async function watch(clock: Clock, turns: Turns): Promise<void> {
+  turns.isWatched = true
+  while (turns.next.size > 0) {
     await clock.sleep(HANGS_MS)
-    const [first] = line.waiting
-    if (first !== undefined && clock.monotonicMs() - first.sinceMs >= HANGS_MS) void sayWhileAsked(line, say)
+    const { underWay, next } = turns
+    if (next.size > 0 && underWay !== null && clock.monotonicMs() - underWay.sinceMs >= HANGS_MS)
+      void takeTurns(clock, turns)
   }
-  line.isWatched = false
+  turns.isWatched = false
 }

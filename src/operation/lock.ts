@@ -1,5 +1,5 @@
 import { E_TIMEOUT, Mutex, withTimeout } from 'async-mutex'
-import { createLine } from '../db/together.ts'
+import { createLine, createTurns } from '../db/together.ts'
 import type { Line } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
 import type { ClaimAgainRow } from './claim-again.ts'
@@ -33,15 +33,17 @@ export type InFlight = {
 }
 
 export function createInFlight(): InFlight {
+  const turns = createTurns()
   return {
     mailboxes: new Map(),
     runs: new Map(),
     awaited: { waiters: new Map(), polling: false },
     lines: {
-      claim: createLine(),
-      claimAgain: createLine(),
-      settle: createLine(),
-      turnAway: createLine(true),
+      claim: createLine(turns),
+      claimAgain: createLine(turns),
+      settle: createLine(turns),
+      // Those who are turned away keep nobody waiting who has a place.
+      turnAway: createLine(createTurns(true)),
     },
     waiters: new Set(),
     draining: false,

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { createLine, together } from '../../src/db/together.ts'
+import { createLine, createTurns, together } from '../../src/db/together.ts'
 import { systemClock } from '../../src/gateway.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized } from '../support/client.ts'
@@ -10,24 +10,29 @@ import { startTestGateway } from '../support/gateway.ts'
 
 /** A database that answers when the test says so, and remembers what each statement was about. */
 function heldDatabase() {
-  const line = createLine<string, string>()
+  const turns = createTurns()
   const said: string[][] = []
   const answers: (() => void)[] = []
-  const ask = (item: string) =>
-    together({ clock: systemClock }, line, item, async (items) => {
-      said.push([...items])
-      await new Promise<void>((answer) => answers.push(answer))
-      if (items.includes('bad')) throw new Error('a bad item')
-      return items.includes('mute') ? [] : items.map((one) => one.toUpperCase())
-    })
+  /** Of one kind of statement. */
+  const line = () => {
+    const waiting = createLine<string, string>(turns)
+    return (item: string) =>
+      together({ clock: systemClock }, waiting, item, async (items) => {
+        said.push([...items])
+        await new Promise<void>((answer) => answers.push(answer))
+        if (items.includes('bad')) throw new Error('a bad item')
+        return items.includes('mute') ? [] : items.map((one) => one.toUpperCase())
+      })
+  }
+  const answer = async (nth: number) => {
+    answers[nth]?.()
+    await new Promise(setImmediate)
+  }
   /** Answers the statements said so far, and those that follow from it. */
   const answerAll = async () => {
-    for (let answered = 0; answered < answers.length; answered += 1) {
-      answers[answered]?.()
-      await new Promise(setImmediate)
-    }
+    for (let nth = 0; nth < answers.length; nth += 1) await answer(nth)
   }
-  return { ask, said, answerAll }
+  return { ask: line(), askOther: line(), said, answer, answerAll }
 }
 
 it('an item goes at once and alone, and what comes while it is under way goes together', async () => {
@@ -37,6 +42,44 @@ it('an item goes at once and alone, and what comes while it is under way goes to
   await answerAll()
   expect(said).toEqual([['a'], ['b', 'c', 'd', 'e']])
   expect(await rows).toEqual(['A', 'B', 'C', 'D', 'E'])
+})
+
+it('kinds take turns, one statement at a time, and who has waited longest is next', async () => {
+  const { ask, askOther, said, answer } = heldDatabase()
+  const rows = Promise.all([ask('a'), askOther('x'), ask('b'), askOther('y')])
+  expect(said).toEqual([['a']])
+  await answer(0)
+  expect(said).toEqual([['a'], ['x', 'y']])
+  await answer(1)
+  expect(said).toEqual([['a'], ['x', 'y'], ['b']])
+  await answer(2)
+  expect(await rows).toEqual(['A', 'X', 'B', 'Y'])
+})
+
+it('who fill a statement wait for none, but for three that do so already', async () => {
+  const { ask, said, answerAll } = heldDatabase()
+  const names = (from: number, to: number) => Array.from({ length: to - from }, (_, n) => `item-${from + n}`)
+  const rows = names(0, 1 + 4 * 32).map(ask)
+  expect(said).toEqual([names(0, 1), names(1, 33), names(33, 65), names(65, 97)])
+  await answerAll()
+  expect(said[4]).toEqual(names(97, 129))
+  expect(await Promise.all(rows)).toEqual(names(0, 129).map((name) => name.toUpperCase()))
+})
+
+it('the next statement has left before those of the last go on', async () => {
+  const line = createLine<string, string>(createTurns())
+  const left: string[] = []
+  const ask = (item: string) =>
+    together({ clock: systemClock }, line, item, async ([said = '']) => {
+      // The driver takes as many steps before it writes.
+      for (let step = 0; step < 20; step += 1) await Promise.resolve()
+      left.push(said)
+      await new Promise(setImmediate)
+      return [said]
+    })
+  const leftThen = ask('first').then(() => [...left])
+  void ask('second')
+  expect(await leftThen).toEqual(['first', 'second'])
 })
 
 it('nobody fails for a neighbour that is bad', async () => {
@@ -60,14 +103,20 @@ it('a statement that the database did not answer fails for all: each is said aga
   expect((await rows).map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'rejected'])
 })
 
-it('nobody waits for a statement that hangs', async () => {
-  const { ask, said } = heldDatabase()
-  void ask('hangs')
-  void ask('a')
-  void ask('b')
+it('nobody waits for a statement that hangs, whatever its kind, and it is answered when it ends', async () => {
+  const { ask, askOther, said, answer } = heldDatabase()
+  const hangs = ask('hangs')
+  const others = Promise.all([ask('a'), ask('b'), askOther('x')])
   await expect.poll(() => said).toEqual([['hangs'], ['a', 'b']])
+  await answer(1)
+  // Others have gone on: no further statement waits for the one that hangs.
+  expect(said).toEqual([['hangs'], ['a', 'b'], ['x']])
+  await answer(2)
+  expect(await others).toEqual(['A', 'B', 'X'])
   void ask('c')
-  await expect.poll(() => said).toHaveLength(3)
+  expect(said.at(-1)).toEqual(['c'])
+  await answer(0)
+  expect(await hangs).toBe('HANGS')
 })
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
