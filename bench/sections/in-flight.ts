@@ -29,7 +29,7 @@ export const inFlight: Section = async ({ ms, connections, inFlight }, show) =>
     show(`in flight: ${inFlight} at once, a bank that takes ${BANK_MS} ms`)
     let mostMb = 0
     const watch = setInterval(() => (mostMb = Math.max(mostMb, gateway.residentMb())), 100)
-    // Six times through all of them, however slow the machine: the first and the last second carry less.
+    // Six times through all of them, however slow the machine: the last second carries less.
     const until = { count: 6 * inFlight }
     const slow = allWell(
       await stage
@@ -37,8 +37,10 @@ export const inFlight: Section = async ({ ms, connections, inFlight }, show) =>
         .finally(() => clearInterval(watch)),
     )
     const { atOnceMax } = await stage.bank.count()
-    const perSecond = (count: { count: number; ms: number }) => (count.count / count.ms) * 1_000
-    const half = perSecond(slow) / 2
+    const perSecond = ({ count, ms }: { count: number; ms: number }) => (count / ms) * 1_000
+    // In the bank's first second nobody can be answered: it is time, and no less throughput.
+    const slowPerSecond = perSecond({ ...slow, ms: slow.ms - BANK_MS })
+    const half = slowPerSecond / 2
     show(`in flight: at ${half.toFixed(0)}/s, half of that`)
     const steady = allWell(
       await stage.load({
@@ -57,13 +59,13 @@ export const inFlight: Section = async ({ ms, connections, inFlight }, show) =>
         ['', 'payments/s', 'p50', 'p99'],
         ...(
           [
-            [`a bank that answers at once, ${connections} connections`, quick],
-            [`a bank that takes ${BANK_MS} ms, ${inFlight} connections`, slow],
-            ['the same at a steady half of that', steady],
+            [`a bank that answers at once, ${connections} connections`, perSecond(quick), quick],
+            [`a bank that takes ${BANK_MS} ms, ${inFlight} connections`, slowPerSecond, slow],
+            ['the same at a steady half of that', perSecond(steady), steady],
           ] as const
-        ).map(([name, done]) => [
+        ).map(([name, rate, done]) => [
           name,
-          perSecond(done).toFixed(0),
+          rate.toFixed(0),
           `${done.p50Ms.toFixed(0)} ms`,
           `${done.p99Ms.toFixed(0)} ms`,
         ]),
@@ -75,7 +77,7 @@ export const inFlight: Section = async ({ ms, connections, inFlight }, show) =>
       aims: [
         {
           what: 'throughput / that with a bank that answers at once',
-          seen: perSecond(slow) / perSecond(quick),
+          seen: slowPerSecond / perSecond(quick),
           atLeast: 0.9,
         },
         { what: "ms added to the bank's second at half load, p99", seen: steady.p99Ms - BANK_MS, atMost: 50 },

@@ -9,8 +9,8 @@ import { startTestGateway } from '../support/gateway.ts'
 /** Statements that many requests share: what is put together, and that nobody notices. */
 
 /** A database that answers when the test says so, and remembers what each statement was about. */
-function heldDatabase() {
-  const turns = createTurns()
+function heldDatabase({ isPatient = false } = {}) {
+  const turns = createTurns(isPatient)
   const said: string[][] = []
   const answers: (() => void)[] = []
   /** Of one kind of statement. */
@@ -56,14 +56,28 @@ it('kinds take turns, one statement at a time, and who has waited longest is nex
   expect(await rows).toEqual(['A', 'X', 'B', 'Y'])
 })
 
-it('who fill a statement wait for none, but for three that do so already', async () => {
-  const { ask, said, answerAll } = heldDatabase()
+it('who fill a statement wait for none, but for seven that do so already', async () => {
+  const { ask, said, answer, answerAll } = heldDatabase()
   const names = (from: number, to: number) => Array.from({ length: to - from }, (_, n) => `item-${from + n}`)
-  const rows = names(0, 1 + 4 * 32).map(ask)
-  expect(said).toEqual([names(0, 1), names(1, 33), names(33, 65), names(65, 97)])
+  const full = (nth: number) => names(1 + 32 * nth, 33 + 32 * nth)
+  const rows = names(0, 1 + 9 * 32).map(ask)
+  const atOnce = [names(0, 1), ...[0, 1, 2, 3, 4, 5, 6].map(full)]
+  expect(said).toEqual(atOnce)
+  // Those who fill one more go when one of the seven has ended.
+  await answer(1)
+  expect(said).toEqual([...atOnce, full(7)])
   await answerAll()
-  expect(said[4]).toEqual(names(97, 129))
-  expect(await Promise.all(rows)).toEqual(names(0, 129).map((name) => name.toUpperCase()))
+  expect(said.at(-1)).toEqual(full(8))
+  expect(await Promise.all(rows)).toEqual(names(0, 289).map((name) => name.toUpperCase()))
+})
+
+it('where each statement ends soon by itself, the next is for all who wait, however many', async () => {
+  const { ask, said, answer } = heldDatabase({ isPatient: true })
+  const rows = Array.from({ length: 1 + 500 }, (_, n) => ask(`item-${n}`))
+  await answer(0)
+  expect(said.map((items) => items.length)).toEqual([1, 500])
+  await answer(1)
+  expect(await Promise.all(rows)).toHaveLength(501)
 })
 
 it('the next statement has left before those of the last go on', async () => {
