@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events'
 import { userInfo } from 'node:os'
 import { basename } from 'node:path'
 import { parseArgs } from 'node:util'
-import { v4 as randomId } from 'uuid'
+import { randomUUID } from 'node:crypto'
 import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import { connect } from './db/connection.ts'
@@ -158,7 +158,7 @@ async function beginHere(gateway: Gateway, { days, statement }: Options, actor: 
     statement === null
       ? { kind: 'GET', actor, days }
       : { kind: 'STATEMENT', actor, source: basename(statement) }
-  const token = randomId()
+  const token = randomUUID()
   const answer = await begin(gateway, about, token)
   const run = 'begun' in answer ? await takeUp(gateway, answer.begun.id, token) : null
   if (run !== null) return run

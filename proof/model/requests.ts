@@ -1,4 +1,4 @@
-import { v7 as timeOrderedId } from 'uuid'
+import { uuidv7 as timeOrderedId } from 'uuidv7'
 import type { Request } from '../../src/operation/result.ts'
 import { Card } from '../../src/payment/card.ts'
 import { CARDS } from './bank.ts'

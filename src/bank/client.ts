@@ -1,6 +1,6 @@
 import { bulkhead, isBulkheadRejectedError } from 'cockatiel'
 import type { Logger } from 'pino'
-import { v7 as uuidv7 } from 'uuid'
+import { uuidv7 } from 'uuidv7'
 import type { BankCallPurpose } from '../payment/payment.ts'
 import { errorCodeOf, isHealthy, readLook, readProbe, readSend } from './answer.ts'
 import type { Answer, Bank, ExchangeRecord, Refused } from './bank.ts'

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Database } from '../db/connection.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Payment } from '../payment/payment.ts'
@@ -153,7 +153,7 @@ function topicsOf({ id, orderId, customerId }: Payment): string[] {
 
 /** Short whatever the ids are, since a notification has 8,000 bytes. Two that collide read for nothing. */
 function topicOf({ by, id }: Subject): string {
-  return createHash('sha256').update(`${by}:${id}`).digest('base64url').slice(0, 16)
+  return hash('sha256', `${by}:${id}`, 'base64url').slice(0, 16)
 }
 
 function signal(gateway: Gateway, topics: Iterable<string>): void {

@@ -1,7 +1,7 @@
 import { InputValidationError } from '@pothos/plugin-validation'
 import { complexityFromQuery } from '@pothos/plugin-complexity'
 import { getOperationAST, Kind, TypeInfo, visit, visitWithTypeInfo } from 'graphql'
-import type { DocumentNode, FieldNode, GraphQLSchema } from 'graphql'
+import type { DocumentNode, FieldNode, GraphQLSchema, OperationDefinitionNode } from 'graphql'
 import type { Role } from '../access/who.ts'
 import { mayAsk } from './audience.ts'
 import { ApiError } from './errors.ts'
@@ -60,14 +60,8 @@ export function tooMuch(
 ): ApiError[] {
   const operation = getOperationAST(document, request.operationName)
   if (!operation) return []
-  // Of several operations the library would price the first, whichever is run.
-  const definitions = [
-    operation,
-    ...document.definitions.filter(({ kind }) => kind === Kind.FRAGMENT_DEFINITION),
-  ]
   try {
-    const { variables } = request
-    const asked = complexityFromQuery({ ...document, definitions }, { schema, variables })
+    const asked = priceOf(schema, document, operation, request.variables)
     const limits = LIMITS[request.role]
     return DIMENSIONS.filter(({ of }) => asked[of] > limits[of]).map(({ of, name }) => {
       const message = `The document's ${name} is ${asked[of]}, and may be ${limits[of]} at most. Ask for less at one time.`
@@ -78,6 +72,40 @@ export function tooMuch(
     if (error instanceof InputValidationError) return [topLevelInvalidInput(error)]
     throw error
   }
+}
+
+type Price = Record<(typeof DIMENSIONS)[number]['of'], number>
+
+/** Remembered unless it has pages, whose size may be in a variable: then null. */
+const prices = new WeakMap<OperationDefinitionNode, Price | null>()
+
+function priceOf(
+  schema: GraphQLSchema,
+  document: DocumentNode,
+  operation: OperationDefinitionNode,
+  variables: Record<string, unknown>,
+): Price {
+  const known = prices.get(operation)
+  if (known) return known
+  // Of several operations the library would price the first, whichever is run.
+  const definitions = [
+    operation,
+    ...document.definitions.filter(({ kind }) => kind === Kind.FRAGMENT_DEFINITION),
+  ]
+  const asked = { ...document, definitions }
+  const price = complexityFromQuery(asked, { schema, variables })
+  if (known === undefined) prices.set(operation, hasPages(schema, asked) ? null : price)
+  return price
+}
+
+function hasPages(schema: GraphQLSchema, document: DocumentNode): boolean {
+  const typeInfo = new TypeInfo(schema)
+  let found = false
+  const onField = () => {
+    if (typeof typeInfo.getFieldDef()?.extensions['complexity'] === 'function') found = true
+  }
+  visit(document, visitWithTypeInfo(typeInfo, { Field: onField }))
+  return found
 }
 
 const DIMENSIONS = [

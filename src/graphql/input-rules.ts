@@ -1,4 +1,4 @@
-import cardValidator from 'card-validator'
+import cardTypes from 'credit-card-type'
 import { z } from 'zod'
 import { Card } from '../payment/card.ts'
 import {
@@ -98,8 +98,31 @@ export const card = z
   })
   .transform((fields) => new Card({ ...fields, brand: brandOf(fields.number) }))
 
-function brandOf(number: string): string {
-  return cardValidator.number(number).card?.type ?? 'unknown'
+/**
+ * Each brand's ranges of first digits. The library's own search copies each brand that it finds and turns three hundred
+ * numbers into text, a fortieth of the gateway's CPU; a test compares this one with it.
+ */
+const BRANDS = Object.values(cardTypes.types).map((brand) => ({
+  brand,
+  ranges: cardTypes.getTypeInfo(brand).patterns.map((pattern) => {
+    const [from, to] = [pattern].flat()
+    return { digits: String(from).length, from: Number(from), to: Number(to ?? from) }
+  }),
+}))
+const DIGITS_MAX = 8
+
+/** The brand whose first range that fits is the longest. */
+export function brandOf(number: string): string {
+  const starts = Array.from({ length: DIGITS_MAX + 1 }, (_, digits) => Number(number.slice(0, digits)))
+  let best = { brand: 'unknown', digits: 0 }
+  for (const { brand, ranges } of BRANDS) {
+    const range = ranges.find(({ digits, from, to }) => {
+      const start = starts[digits]
+      return start !== undefined && from <= start && start <= to
+    })
+    if (range !== undefined && range.digits > best.digits) best = { brand, digits: range.digits }
+  }
+  return best.brand
 }
 
 /** Every second digit from the right counts double, its own digits summed; the whole is a multiple of ten. */

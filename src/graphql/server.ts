@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { ROOT_CONTEXT } from '@opentelemetry/api'
-import { GraphQLError } from 'graphql'
+import { execute, GraphQLError } from 'graphql'
 import type { ExecutionResult } from 'graphql'
 import { createYoga, useReadinessCheck } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
@@ -49,6 +49,7 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
       noSimpleRequests,
       knowClient(whoAsks, rateLimiter(rateLimits)),
       onlyWhatMayRun(schema, quote),
+      plainExecutor,
       answerInOurWords(gateway, quote),
     ],
     graphiql: false,
@@ -74,6 +75,13 @@ export type ServerOptions = {
   rateLimits: RateLimits
   /** Where pages may come from that call the API in a browser: `https://shop.example`. */
   corsOrigins: readonly string[]
+}
+
+/** graphql-js's own: Yoga's makes a promise-like of each step, which took a twentieth of the gateway's CPU. */
+const plainExecutor: Plugin = {
+  onExecute: ({ setExecuteFn }) => {
+    setExecuteFn(execute)
+  },
 }
 
 /** A load balancer gives up after a second or more. */

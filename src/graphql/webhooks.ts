@@ -1,4 +1,4 @@
-import { v7 as timeOrderedId } from 'uuid'
+import { uuidv7 as timeOrderedId } from 'uuidv7'
 import { z } from 'zod'
 import { pageOfDeliveries, resendDelivery, WEBHOOK_STATUSES } from '../events/deliveries.ts'
 import type { Delivery } from '../events/deliveries.ts'

@@ -1,4 +1,4 @@
-import { v4 as randomId } from 'uuid'
+import { randomUUID } from 'node:crypto'
 import type { ExchangeRecord } from '../bank/bank.ts'
 import { answered, persist } from '../db/persist.ts'
 import type { Step } from '../db/persist.ts'
@@ -61,7 +61,7 @@ export async function claimAgain(
   },
 ): Promise<{ claim: Claim } | { lost: Standing }> {
   const askedAt = momentOf(gateway)
-  const token = randomId()
+  const token = randomUUID()
   const item = {
     ...subject(operation),
     token,

@@ -1,4 +1,5 @@
-import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
+import { randomUUID } from 'node:crypto'
+import { uuidv7 as timeOrderedId } from 'uuidv7'
 import type { Refused } from '../bank/bank.ts'
 import { answered, isPassing, persist } from '../db/persist.ts'
 import { together } from '../db/together.ts'
@@ -27,7 +28,7 @@ type Ids = { operationId: string; paymentId: string; token: string }
 /** Made up by the caller and once, so that a claim whose answer was lost is found to be its own. */
 function newIds(request: Request): Ids {
   const paymentId = request.kind === 'AUTHORIZE' ? timeOrderedId() : request.input.paymentId
-  return { operationId: timeOrderedId(), paymentId, token: randomId() }
+  return { operationId: timeOrderedId(), paymentId, token: randomUUID() }
 }
 
 const answer = (told: Problem) => ({ result: refused(told) })

@@ -1,4 +1,5 @@
-import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
+import { randomUUID } from 'node:crypto'
+import { uuidv7 as timeOrderedId } from 'uuidv7'
 import type { BankEndpoint, ExchangeRecord, Looked } from '../bank/bank.ts'
 import { persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
@@ -78,7 +79,7 @@ export async function enterBankReference(
   if (unlike.length > 0) return notConfirmed(payment, `at the bank it has another ${unlike.join(' and ')}`)
   const audit = auditOf(by, 'ENTER_BANK_REFERENCE', { bankReference })
   const conclusion: Conclusion = { is: 'FACT', ...found.fact }
-  return await settleByWord(gateway, by, operation, randomId(), { conclusion, calls, audit }, payment)
+  return await settleByWord(gateway, by, operation, randomUUID(), { conclusion, calls, audit }, payment)
 }
 
 /** `bankReference`: the id of a void, which the bank has no GET for. */
@@ -109,7 +110,7 @@ export async function closeReview(
       return refuse('BANK_REFERENCE_MISSING', { payment, message: ENTER_IT })
     const bankId = operation.kind === 'CAPTURE' || operation.kind === 'REFUND' ? null : bankReference
     const conclusion: Conclusion = { is: 'FACT', bankId, bankAt: null, expiresAt: null }
-    return await settleByWord(gateway, by, operation, randomId(), { conclusion, calls: [], audit }, payment)
+    return await settleByWord(gateway, by, operation, randomUUID(), { conclusion, calls: [], audit }, payment)
   }
   // A verdict needs the claim: nobody may be about to ask the bank.
   const turn = await claimAgain(gateway, operation, { ...TAKEOVER, byOperator: true })

@@ -108,9 +108,9 @@ describe('a document', () => {
       expect((await by.post(document, variables)).errors).toMatchObject(refused)
     }
     const free = clientFor(gateway, ASKERS.service)
-    expect(
-      (await free.post(`query ($first: Int) { ${pages('$first')} }`, { first: 10 })).errors,
-    ).toBeUndefined()
+    const asked = `query ($first: Int) { ${pages('$first')} }`
+    expect((await free.post(asked, { first: 10 })).errors).toBeUndefined()
+    expect((await free.post(asked, { first: 100 })).errors).toMatchObject(refused)
   })
 
   it('is priced by the operation that is run, not by the first', async () => {

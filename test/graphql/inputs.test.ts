@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import cardTypes from 'credit-card-type'
 import { describe, expect, it } from 'vitest'
-import { card as cardRule } from '../../src/graphql/input-rules.ts'
+import { brandOf, card as cardRule } from '../../src/graphql/input-rules.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
@@ -207,6 +208,19 @@ describe('a card', () => {
     ['0000000000000000', 'unknown', '0000'],
   ])('%s is a %s card that ends in %s', (number, brand, last4) => {
     expect(cardRule.parse({ ...TEST_CARD, number })).toMatchObject({ brand, last4 })
+  })
+
+  it('is of the brand that the library names, at both ends of each of its ranges', () => {
+    const ends = Object.values(cardTypes.types)
+      .flatMap((brand) => cardTypes.getTypeInfo(brand).patterns)
+      .flatMap((pattern) => [pattern].flat().map(Number))
+      .flatMap((end) => [end - 1, end, end + 1])
+    expect(ends.length).toBeGreaterThan(500)
+    for (const end of ends)
+      for (const rest of ['0', '9']) {
+        const number = String(end).padEnd(16, rest)
+        expect([number, brandOf(number)]).toEqual([number, cardTypes(number)[0]?.type ?? 'unknown'])
+      }
   })
 
   it('reaches the bank without its blanks', async () => {

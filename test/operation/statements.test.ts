@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { ISql } from 'postgres'
-import { v7 as timeOrderedId } from 'uuid'
+import { uuidv7 as timeOrderedId } from 'uuidv7'
 import { describe, expect, it } from 'vitest'
 import { MOVES, OPERATION_KINDS, PAYMENT_STATES } from '../../src/payment/payment.ts'
 import type { ClientOperation, PaymentState } from '../../src/payment/payment.ts'

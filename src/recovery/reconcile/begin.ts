@@ -1,4 +1,4 @@
-import { v7 as timeOrderedId } from 'uuid'
+import { uuidv7 as timeOrderedId } from 'uuidv7'
 import { answered, isDuplicate } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
 import { LEASE_MS, patiently } from './runs.ts'

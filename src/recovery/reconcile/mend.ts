@@ -1,4 +1,4 @@
-import { v4 as randomId } from 'uuid'
+import { randomUUID } from 'node:crypto'
 import { answered } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
 import { settle } from '../../operation/settle.ts'
@@ -37,7 +37,7 @@ export async function mend(
       bankAt: String(bank?.['at']),
       expiresAt: null,
     } as const
-    await settle(gateway, { operation, token: randomId() }, { conclusion, ambiguous: false, calls: [] })
+    await settle(gateway, { operation, token: randomUUID() }, { conclusion, ambiguous: false, calls: [] })
   } else {
     const reason = `Found on the bank's statement by reconciliation ${reconciliationId(runId)}.`
     const reviewed = await enterBankReference(gateway, { paymentId, bankReference, actor, reason })

@@ -1,5 +1,6 @@
+import { randomUUID } from 'node:crypto'
 import type { PendingQuery, Row as SqlRow } from 'postgres'
-import { v4 as randomId, v7 as timeOrderedId } from 'uuid'
+import { uuidv7 as timeOrderedId } from 'uuidv7'
 import { answered, isDuplicate, persist } from '../../db/persist.ts'
 import { DatabaseSilent } from '../../db/pool.ts'
 import type { Gateway } from '../../gateway.ts'
@@ -72,7 +73,7 @@ const RENEW_MS = 20_000
 export async function takeUp(
   gateway: Gateway,
   runId: string,
-  token: string = randomId(),
+  token: string = randomUUID(),
 ): Promise<Held | null> {
   try {
     const [run] = await patiently(
