@@ -5,7 +5,9 @@
  */
 export function rowFromJson<Row>(json: Record<string, unknown>): Row {
   const row: Record<string, unknown> = {}
-  for (const [column, value] of Object.entries(json)) {
+  // What JSON.parse made has nothing inherited; entries would be an array more for each column.
+  for (const column in json) {
+    const value = json[column]
     const { name, isTime } = shapeOf(column)
     row[name] = isTime && typeof value === 'string' ? new Date(value) : value
   }
