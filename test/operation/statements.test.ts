@@ -497,3 +497,20 @@ describe('the transition table', () => {
     await expect(sql`delete from transitions`).rejects.toThrow('append-only')
   })
 })
+
+/** During an upgrade the processes of the release before go on: who changes one of these breaks them. Add a new name. */
+it('keep the signatures that older processes call', async () => {
+  const row = 'TABLE(item integer, answer text, operation jsonb, payment jsonb, transition jsonb'
+  const functions = await sql<{ told: string }[]>`
+    select format('%s(%s) %s', proname, pg_get_function_identity_arguments(oid), pg_get_function_result(oid)) as told
+    from pg_proc where pronamespace = 'public'::regnamespace and proname in ('claim', 'claim_again', 'settle', 'close_review', 'settle_delivery', 'resend_delivery')
+    order by proname`
+  expect(functions.map(({ told }) => told)).toEqual([
+    `claim(items jsonb, at_time timestamp with time zone) ${row})`,
+    `claim_again(items jsonb, at_time timestamp with time zone) ${row}, quiet boolean, replayable boolean)`,
+    'close_review(payment uuid, audit jsonb, no_hold boolean, at_time timestamp with time zone) text',
+    'resend_delivery(payment uuid, number integer, audit jsonb, at_time timestamp with time zone) jsonb',
+    `settle(items jsonb, at_time timestamp with time zone) ${row})`,
+    'settle_delivery(payment uuid, number integer, attempt integer, outcome jsonb, at_time timestamp with time zone) text',
+  ])
+})
