@@ -76,7 +76,7 @@ export function tooMuch(
 
 type Price = Record<(typeof DIMENSIONS)[number]['of'], number>
 
-/** Remembered unless it has pages, whose size may be in a variable: then null. */
+/** Null: it has fields whose price is in their arguments (pages), and so perhaps in a variable. */
 const prices = new WeakMap<OperationDefinitionNode, Price | null>()
 
 function priceOf(
@@ -88,14 +88,16 @@ function priceOf(
   const known = prices.get(operation)
   if (known) return known
   // Of several operations the library would price the first, whichever is run.
-  const definitions = [
-    operation,
-    ...document.definitions.filter(({ kind }) => kind === Kind.FRAGMENT_DEFINITION),
-  ]
-  const asked = { ...document, definitions }
+  const asked = asRun(document, operation)
   const price = complexityFromQuery(asked, { schema, variables })
   if (known === undefined) prices.set(operation, hasPages(schema, asked) ? null : price)
   return price
+}
+
+/** One operation of a document, with all fragments. */
+export function asRun(document: DocumentNode, operation: OperationDefinitionNode): DocumentNode {
+  const fragments = document.definitions.filter(({ kind }) => kind === Kind.FRAGMENT_DEFINITION)
+  return { ...document, definitions: [operation, ...fragments] }
 }
 
 function hasPages(schema: GraphQLSchema, document: DocumentNode): boolean {

@@ -109,7 +109,7 @@ const BRANDS = Object.values(cardTypes.types).map((brand) => ({
     return { digits: String(from).length, from: Number(from), to: Number(to ?? from) }
   }),
 }))
-const DIGITS_MAX = 8
+const DIGITS_MAX = Math.max(...BRANDS.flatMap(({ ranges }) => ranges.map(({ digits }) => digits)))
 
 /** The brand whose first range that fits is the longest. */
 export function brandOf(number: string): string {

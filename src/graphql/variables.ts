@@ -1,5 +1,15 @@
-import { coerceInputValue, getOperationAST, isInputType, isNonNullType, typeFromAST } from 'graphql'
-import type { DocumentNode, GraphQLSchema, VariableDefinitionNode } from 'graphql'
+import {
+  coerceInputValue,
+  getOperationAST,
+  isInputType,
+  isNonNullType,
+  typeFromAST,
+  TypeInfo,
+  visit,
+  visitWithTypeInfo,
+} from 'graphql'
+import type { DocumentNode, GraphQLSchema, VariableDefinitionNode, VariableNode } from 'graphql'
+import { asRun } from './document.ts'
 import { ApiError } from './errors.ts'
 import type { Quote } from './quoting.ts'
 
@@ -14,8 +24,11 @@ export function variableErrors(
   quote: Quote,
 ): ApiError[] {
   const given = new Map(Object.entries(Object(request.variables) as object))
-  const definitions = getOperationAST(document, request.operationName)?.variableDefinitions ?? []
-  return definitions.flatMap((definition) => errorsIn(schema, definition, given, quote))
+  const operation = getOperationAST(document, request.operationName)
+  if (!operation) return []
+  const isNeeded = (name: string) => standsWhereNullMayNot(schema, asRun(document, operation), name)
+  const definitions = operation.variableDefinitions ?? []
+  return definitions.flatMap((definition) => errorsIn(schema, definition, given, isNeeded, quote))
 }
 
 /** Of one variable. */
@@ -27,6 +40,7 @@ function errorsIn(
   schema: GraphQLSchema,
   definition: VariableDefinitionNode,
   given: ReadonlyMap<string, unknown>,
+  isNeeded: (name: string) => boolean,
   quote: Quote,
 ): ApiError[] {
   const name = definition.variable.name.value
@@ -51,6 +65,19 @@ function errorsIn(
     } catch (error) {
       if (error !== ENOUGH) throw error
     }
+    // One that has a default is declared nullable; its null would fail when its field is reached, after a payment perhaps.
+    if (value === null && errors.length === 0 && isNeeded(name))
+      complain([], 'Expected a value, got null: it stands where null may not. Leave it out for its default.')
   }
   return errors
+}
+
+function standsWhereNullMayNot(schema: GraphQLSchema, document: DocumentNode, variable: string): boolean {
+  const typeInfo = new TypeInfo(schema)
+  let found = false
+  const onVariable = ({ name }: VariableNode) => {
+    if (name.value === variable && isNonNullType(typeInfo.getInputType())) found = true
+  }
+  visit(document, visitWithTypeInfo(typeInfo, { Variable: onVariable }))
+  return found
 }

@@ -1,6 +1,7 @@
 /**
- * Ids as the API shows them: a prefix that says what it is, and the row's UUIDv7, which sorts by time. A cursor is a
- * payment's id in another dress, so that nobody takes it for one.
+ * Ids as the API shows them: a prefix that says what it is, and the row's UUIDv7, which sorts by time (by that
+ * of the process that made it, also where its clock steps back by less than 10 s). A cursor is a payment's id in another
+ * dress, so that nobody takes it for one.
  */
 
 export const paymentId = (uuid: string) => `pay_${uuid}`

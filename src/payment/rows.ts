@@ -5,7 +5,7 @@
  */
 export function rowFromJson<Row>(json: Record<string, unknown>): Row {
   const row: Record<string, unknown> = {}
-  // What JSON.parse made has nothing inherited; entries would be an array more for each column.
+  // JSON.parse's objects inherit nothing that this would visit; entries would be an array more for each column.
   for (const column in json) {
     const value = json[column]
     const { name, isTime } = shapeOf(column)

@@ -120,6 +120,49 @@ describe('a success', () => {
   })
 })
 
+describe('a null for a variable that has a default', () => {
+  const pay = (orderId: string, more = '') =>
+    `authorizePayment(input: { idempotencyKey: "${randomUUID()}", orderId: "${orderId}", customerId: "customer-1", amountCents: 1, card: $card }) { __typename ${more} }`
+  const refused = [{ message: expect.stringMatching(/^\$with: Expected a value, got null/) }]
+
+  it.each([
+    [
+      'in a directive below the mutation',
+      '$with: Boolean = true',
+      (orderId: string) => pay(orderId, '... @include(if: $with) { __typename }'),
+    ],
+    [
+      'in a fragment',
+      '$with: Boolean = true',
+      (orderId: string) =>
+        `${pay(orderId, '...more')} } fragment more on PaymentSuccess { __typename @skip(if: $with)`,
+    ],
+    [
+      'in the second mutation',
+      '$with: String = "a"',
+      (orderId: string) =>
+        `${pay(orderId)} capturePayment(input: { idempotencyKey: $with, paymentId: "pay_0" }) { __typename }`,
+    ],
+  ])('%s is refused before anything is carried out', async (_, definition, fields) => {
+    const orderId = randomUUID()
+    const document = `mutation ($card: CardInput!, ${definition}) { ${fields(orderId)} }`
+    const { data, errors } = await client.post(document, { card: TEST_CARD, with: null })
+    expect([data, errors]).toMatchObject([undefined, refused])
+    expect(await client.query(`{ paymentsByOrder(orderId: "${orderId}") { id } }`)).toEqual({
+      paymentsByOrder: [],
+    })
+    expect((await client.post(document, { card: TEST_CARD })).errors).toBeUndefined()
+  })
+
+  it('is nothing special where null may be', async () => {
+    const { errors } = await client.post(
+      'query ($first: Int = 5) { payments(first: $first) { __typename } }',
+      { first: null },
+    )
+    expect(errors).toBeUndefined()
+  })
+})
+
 describe('a problem', () => {
   const told = { message: expect.stringMatching(/\w/), replayed: false, retryAfterMs: null }
   const waits = { ...told, retryAfterMs: expect.any(Number) }
