@@ -49,7 +49,7 @@ const FOLLOWED_MAX = 5_000
 
 /**
  * A subject's newest payments, each as it is now and then each time its version has grown, until `return` is called,
- * `gone` is aborted, or the gateway stops. `isFor`: whether this client may see a payment; `atMost`: how many streams the
+ * one of `gone` is aborted, or the gateway stops. `isFor`: whether this client may see a payment; `atMost`: how many streams the
  * client may have. Throws TooManyFollowers.
  */
 export function follow(
@@ -59,7 +59,7 @@ export function follow(
     atMost: number
     subject: Subject
     isFor: (payment: Payment) => boolean
-    gone: AbortSignal
+    gone: readonly AbortSignal[]
   },
 ): AsyncIterableIterator<Payment, undefined> {
   const { live } = gateway
@@ -75,10 +75,10 @@ export function follow(
     told: new Map(),
     news: new Map(),
     bell: createBell(),
-    isOver: live.isOver || who.gone.aborted,
+    isOver: live.isOver || who.gone.some(({ aborted }) => aborted),
     end: () => {
       follower.isOver = true
-      who.gone.removeEventListener('abort', follower.end)
+      for (const ending of who.gone) ending.removeEventListener('abort', follower.end)
       const followers = live.followers.get(topic)
       followers?.delete(follower)
       if (followers?.size === 0) live.followers.delete(topic)
@@ -87,7 +87,7 @@ export function follow(
   }
   if (!follower.isOver) {
     live.followers.set(topic, (live.followers.get(topic) ?? new Set()).add(follower))
-    who.gone.addEventListener('abort', follower.end)
+    for (const ending of who.gone) ending.addEventListener('abort', follower.end)
     signal(gateway, [topic])
   }
   const done = { done: true, value: undefined } as const

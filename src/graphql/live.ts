@@ -51,11 +51,11 @@ builder.subscriptionField('paymentUpdated', (t) =>
     subscribe: (_, { by }, context) => {
       const { gateway, client, role, request } = context
       const isFor = (payment: Payment) => isVisible(context, payment)
-      // A stream would outlive the token that opened it.
+      // A stream would outlive the token that opened it. (From Node 26 on, AbortSignal.any refuses a request's signal.)
       const gone =
         role === 'customer'
-          ? AbortSignal.any([request.signal, AbortSignal.timeout(TOKEN_AGE_MAX_S * 1_000)])
-          : request.signal
+          ? [request.signal, AbortSignal.timeout(TOKEN_AGE_MAX_S * 1_000)]
+          : [request.signal]
       try {
         return follow(gateway, { client, subject: subjectOf(by), atMost: STREAMS_MAX[role], isFor, gone })
       } catch (error) {

@@ -134,7 +134,7 @@ describe('a payment that is followed', () => {
       atMost: 1,
       subject,
       isFor: () => true,
-      gone: gone.signal,
+      gone: [gone.signal],
     })
     await vi.waitFor(() => expect(other.gateway.live.isReading).toBe(false))
     await other.client.refund({ paymentId: id })
@@ -214,11 +214,11 @@ describe('a stream', () => {
     const gone = new AbortController()
     setMaxListeners(0, gone.signal)
     for (let at = 0; at < 200; at += 1)
-      follow(gateway, { client: 'ficmart', atMost: 200, subject, isFor: () => true, gone: gone.signal })
+      follow(gateway, { client: 'ficmart', atMost: 200, subject, isFor: () => true, gone: [gone.signal] })
     const refused = await open(url, { paymentId: id })
     expect(refused.status).toBe(429)
     expect(followers()).toBe(200)
-    follow(gateway, { client: 'ops', atMost: 1, subject, isFor: () => true, gone: gone.signal })
+    follow(gateway, { client: 'ops', atMost: 1, subject, isFor: () => true, gone: [gone.signal] })
     gone.abort()
     expect(followers()).toBe(0)
     expect((await open(url, { paymentId: id })).status).toBe(200)
@@ -279,7 +279,7 @@ describe('a stream', () => {
   it('that is not wanted any more is over at once', async () => {
     const { id } = await authorized(one.client)
     const subject = { by: 'payment', id: id.slice(4) } as const
-    const gone = new AbortController().signal
+    const gone = [new AbortController().signal]
     const updates = follow(silent.gateway, { client: 'ficmart', atMost: 1, subject, isFor: () => true, gone })
     expect((await updates.next()).value).toMatchObject({ state: 'AUTHORIZED' })
     const next = updates.next()
