@@ -14,23 +14,33 @@ import { topLevelInvalidInput } from './invalid-input.ts'
 
 /** Fields that this role may not ask for, and more than one mutation of a customer's. */
 export function forbidden(schema: GraphQLSchema, document: DocumentNode, role: Role): readonly ApiError[] {
-  const known = decisions.get(document) ?? {}
-  const errors = (known[role] ??= look(schema, document, role))
-  decisions.set(document, known)
-  return errors
+  return lookedAt(schema, document, role).errors
 }
 
+type Looked = {
+  errors: readonly ApiError[]
+  /** Fields whose price is in their arguments, and so perhaps in a variable. */
+  hasPages: boolean
+}
 /** Documents are remembered by the parser, and this with them. */
-const decisions = new WeakMap<DocumentNode, Partial<Record<Role, readonly ApiError[]>>>()
+const looks = new WeakMap<DocumentNode, Partial<Record<Role, Looked>>>()
 const ERRORS_MAX = 20
 
-function look(schema: GraphQLSchema, document: DocumentNode, role: Role): readonly ApiError[] {
+function lookedAt(schema: GraphQLSchema, document: DocumentNode, role: Role): Looked {
+  const known = looks.get(document) ?? {}
+  looks.set(document, known)
+  return (known[role] ??= look(schema, document, role))
+}
+
+function look(schema: GraphQLSchema, document: DocumentNode, role: Role): Looked {
   const errors: ApiError[] = []
+  let hasPages = false
   const mutations: FieldNode[] = []
   const typeInfo = new TypeInfo(schema)
   const onField = (node: FieldNode) => {
     const type = typeInfo.getParentType()
     const field = typeInfo.getFieldDef()
+    if (typeof field?.extensions['complexity'] === 'function') hasPages = true
     if (type === schema.getMutationType() && !node.name.value.startsWith('__')) mutations.push(node)
     if (!type || !field || mayAsk(role, type, field)) return undefined
     errors.push(forbiddenField(type.name, node))
@@ -44,7 +54,7 @@ function look(schema: GraphQLSchema, document: DocumentNode, role: Role): readon
       new ApiError('LIMIT_EXCEEDED', 'A document of a customer has one mutation.', { nodes: second }),
     )
   }
-  return errors.slice(0, ERRORS_MAX)
+  return { errors: errors.slice(0, ERRORS_MAX), hasPages }
 }
 
 function forbiddenField(type: string, node: FieldNode): ApiError {
@@ -61,7 +71,7 @@ export function tooMuch(
   const operation = getOperationAST(document, request.operationName)
   if (!operation) return []
   try {
-    const asked = priceOf(schema, document, operation, request.variables)
+    const asked = priceOf(schema, document, operation, request)
     const limits = LIMITS[request.role]
     return DIMENSIONS.filter(({ of }) => asked[of] > limits[of]).map(({ of, name }) => {
       const message = `The document's ${name} is ${asked[of]}, and may be ${limits[of]} at most. Ask for less at one time.`
@@ -76,21 +86,20 @@ export function tooMuch(
 
 type Price = Record<(typeof DIMENSIONS)[number]['of'], number>
 
-/** Null: it has fields whose price is in their arguments (pages), and so perhaps in a variable. */
-const prices = new WeakMap<OperationDefinitionNode, Price | null>()
+/** Of those without pages: whatever their variables are, they cost the same. */
+const prices = new WeakMap<OperationDefinitionNode, Price>()
 
 function priceOf(
   schema: GraphQLSchema,
   document: DocumentNode,
   operation: OperationDefinitionNode,
-  variables: Record<string, unknown>,
+  { variables, role }: { variables: Record<string, unknown>; role: Role },
 ): Price {
   const known = prices.get(operation)
-  if (known) return known
+  if (known !== undefined) return known
   // Of several operations the library would price the first, whichever is run.
-  const asked = asRun(document, operation)
-  const price = complexityFromQuery(asked, { schema, variables })
-  if (known === undefined) prices.set(operation, hasPages(schema, asked) ? null : price)
+  const price = complexityFromQuery(asRun(document, operation), { schema, variables })
+  if (!lookedAt(schema, document, role).hasPages) prices.set(operation, price)
   return price
 }
 
@@ -98,16 +107,6 @@ function priceOf(
 export function asRun(document: DocumentNode, operation: OperationDefinitionNode): DocumentNode {
   const fragments = document.definitions.filter(({ kind }) => kind === Kind.FRAGMENT_DEFINITION)
   return { ...document, definitions: [operation, ...fragments] }
-}
-
-function hasPages(schema: GraphQLSchema, document: DocumentNode): boolean {
-  const typeInfo = new TypeInfo(schema)
-  let found = false
-  const onField = () => {
-    if (typeof typeInfo.getFieldDef()?.extensions['complexity'] === 'function') found = true
-  }
-  visit(document, visitWithTypeInfo(typeInfo, { Field: onField }))
-  return found
 }
 
 const DIMENSIONS = [

@@ -26,9 +26,10 @@ export function variableErrors(
   const given = new Map(Object.entries(Object(request.variables) as object))
   const operation = getOperationAST(document, request.operationName)
   if (!operation) return []
-  const isNeeded = (name: string) => standsWhereNullMayNot(schema, asRun(document, operation), name)
+  const hasNull = [...given.values()].includes(null)
+  const needed = hasNull ? variablesNeeded(schema, asRun(document, operation)) : new Set<string>()
   const definitions = operation.variableDefinitions ?? []
-  return definitions.flatMap((definition) => errorsIn(schema, definition, given, isNeeded, quote))
+  return definitions.flatMap((definition) => errorsIn(schema, definition, given, needed, quote))
 }
 
 /** Of one variable. */
@@ -40,7 +41,7 @@ function errorsIn(
   schema: GraphQLSchema,
   definition: VariableDefinitionNode,
   given: ReadonlyMap<string, unknown>,
-  isNeeded: (name: string) => boolean,
+  needed: ReadonlySet<string>,
   quote: Quote,
 ): ApiError[] {
   const name = definition.variable.name.value
@@ -66,18 +67,19 @@ function errorsIn(
       if (error !== ENOUGH) throw error
     }
     // One that has a default is declared nullable; its null would fail when its field is reached, after a payment perhaps.
-    if (value === null && errors.length === 0 && isNeeded(name))
+    if (value === null && errors.length === 0 && needed.has(name))
       complain([], 'Expected a value, got null: it stands where null may not. Leave it out for its default.')
   }
   return errors
 }
 
-function standsWhereNullMayNot(schema: GraphQLSchema, document: DocumentNode, variable: string): boolean {
+/** Those that stand where null may not. */
+function variablesNeeded(schema: GraphQLSchema, document: DocumentNode): ReadonlySet<string> {
   const typeInfo = new TypeInfo(schema)
-  let found = false
+  const names = new Set<string>()
   const onVariable = ({ name }: VariableNode) => {
-    if (name.value === variable && isNonNullType(typeInfo.getInputType())) found = true
+    if (isNonNullType(typeInfo.getInputType())) names.add(name.value)
   }
   visit(document, visitWithTypeInfo(typeInfo, { Variable: onVariable }))
-  return found
+  return names
 }
