@@ -1,6 +1,6 @@
 import { bulkhead, isBulkheadRejectedError } from 'cockatiel'
 import type { Logger } from 'pino'
-import { uuidv7 as timeOrderedId } from 'uuidv7'
+import { timeOrderedId } from '../payment/ids.ts'
 import type { BankCallPurpose } from '../payment/payment.ts'
 import { errorCodeOf, isHealthy, readLook, readProbe, readSend } from './answer.ts'
 import type { Answer, Bank, ExchangeRecord, Refused } from './bank.ts'

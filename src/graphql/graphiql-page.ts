@@ -1,6 +1,6 @@
-import type { Plugin } from 'graphql-yoga'
 import type { Who, WhoAsks } from '../access/who.ts'
 import { maySeeSchema } from './audience.ts'
+import type { Page } from './beside.ts'
 import { graphiqlOptions } from './graphiql.ts'
 
 /**
@@ -8,25 +8,18 @@ import { graphiqlOptions } from './graphiql.ts'
  * by itself with what they run: no key is typed into the page, which would keep it. What a browser sends by itself other
  * sites may make it send; they cannot send JSON, and nothing else is read (see server.ts).
  */
-export function graphiqlPage(whoAsks: WhoAsks): Plugin {
-  return {
-    async onRequest(asked) {
-      const { request, url, fetchAPI } = asked
-
-      const isPage =
-        url.pathname === '/graphql' && (request.headers.get('accept') ?? '').includes('text/html')
-      if (request.method !== 'GET' || !isPage) return
-      const who = await whoAsks(request)
-      if ('refused' in who || !maySeeSchema(who.role)) {
-        const status = 'refused' in who && who.refused === 'UNAVAILABLE' ? 503 : 401
-        asked.endResponse(
-          new fetchAPI.Response(FOR_OPERATORS, { status, headers: { ...PLAIN, ...ASK_FOR_KEY } }),
-        )
-        return
-      }
-      asked.endResponse(new fetchAPI.Response(await page(who), { headers: HTML }))
-    },
+export function graphiqlPage(whoAsks: WhoAsks): Page {
+  return (request) => {
+    const isPage = request.method === 'GET' && (request.headers.get('accept') ?? '').includes('text/html')
+    return isPage ? answer(request, whoAsks) : null
   }
+}
+
+async function answer(request: Request, whoAsks: WhoAsks): Promise<Response> {
+  const who = await whoAsks(request)
+  if (!('refused' in who) && maySeeSchema(who.role)) return new Response(await page(who), { headers: HTML })
+  const status = 'refused' in who && who.refused === 'UNAVAILABLE' ? 503 : 401
+  return new Response(FOR_OPERATORS, { status, headers: { ...PLAIN, ...ASK_FOR_KEY } })
 }
 
 async function page({ role }: Who): Promise<string> {

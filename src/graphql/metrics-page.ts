@@ -1,29 +1,25 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Plugin } from 'graphql-yoga'
 import { Gauge, Registry } from 'prom-client'
 import type { WhoAsks } from '../access/who.ts'
 import type { Gateway } from '../gateway.ts'
 import { registry } from '../observe/metrics.ts'
 import { receiptsInNumbers } from '../payment/in-numbers.ts'
 import type { ReceiptsInNumbers } from '../payment/in-numbers.ts'
+import type { Page } from './beside.ts'
 
 /**
  * `GET /metrics` for Prometheus: what the process counted, how it stands now, and what the receipts say. Without the
  * database it answers as quickly, with `gateway_database_up 0` and without the numbers of the receipts: an old number
  * would look like a true one.
  */
-export function metricsPage(gateway: Gateway, whoAsks: WhoAsks): Plugin {
+export function metricsPage(gateway: Gateway, whoAsks: WhoAsks): Page {
   const receipts = createReceiptsReader(gateway)
-  return {
-    async onRequest(asked) {
-      if (asked.url.pathname !== '/metrics') return
-      if (await mayRead(whoAsks, asked.request)) {
-        const text = await pageOf(gateway, await receipts())
-        asked.endResponse(new Response(text, { headers: { 'content-type': registry.contentType } }))
-      } else {
-        asked.endResponse(new Response(FOR_OPERATORS, { status: 401, headers: ASK_FOR_KEY }))
-      }
-    },
+  return async (request) => {
+    if (!(await mayRead(whoAsks, request))) {
+      return new Response(FOR_OPERATORS, { status: 401, headers: ASK_FOR_KEY })
+    }
+    const text = await pageOf(gateway, await receipts())
+    return new Response(text, { headers: { 'content-type': registry.contentType } })
   }
 }
 

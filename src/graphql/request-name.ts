@@ -1,7 +1,7 @@
 import { propagation, ROOT_CONTEXT } from '@opentelemetry/api'
 import type { Context as Trace } from '@opentelemetry/api'
 import type { Plugin } from 'graphql-yoga'
-import { uuidv7 as timeOrderedId } from 'uuidv7'
+import { timeOrderedId } from '../payment/ids.ts'
 
 /**
  * What a request is called: by X-Request-Id when its sender has given it a name, else by a new one. It goes back in the

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { execute, GraphQLError, subscribe } from 'graphql'
 import type { ExecutionResult } from 'graphql'
-import { createYoga, useReadinessCheck } from 'graphql-yoga'
+import { createYoga } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
 import { rateLimiter } from '../access/rate-limit.ts'
 import type { RateLimits } from '../access/rate-limit.ts'
@@ -11,6 +11,8 @@ import type { Gateway } from '../gateway.ts'
 import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
 import { maySeeSchema } from './audience.ts'
+import { besideApi } from './beside.ts'
+import type { Page } from './beside.ts'
 import { limitBody } from './body-limit.ts'
 import { documentCache } from './card-in-document.ts'
 import type { Context } from './context.ts'
@@ -43,9 +45,13 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
     }),
     plugins: [
       nameRequest,
-      metricsPage(gateway, whoAsks),
-      useReadinessCheck({ endpoint: '/health/ready', check: () => isReady(gateway) }),
-      graphiqlPage(whoAsks),
+      besideApi(
+        new Map<string, Page>([
+          ['/metrics', metricsPage(gateway, whoAsks)],
+          ['/health/ready', () => readiness(gateway)],
+          ['/graphql', graphiqlPage(whoAsks)],
+        ]),
+      ),
       noSimpleRequests,
       knowClient(whoAsks, rateLimiter(rateLimits)),
       onlyWhatMayRun(schema, quote),
@@ -149,6 +155,10 @@ function isUnreadable(error: unknown): boolean {
     error instanceof SyntaxError ||
     (error instanceof GraphQLError && error.extensions['code'] === 'BAD_REQUEST')
   )
+}
+
+async function readiness(gateway: Gateway): Promise<Response> {
+  return new Response(null, { status: (await isReady(gateway)) ? 200 : 503 })
 }
 
 async function isReady(gateway: Gateway): Promise<boolean> {

@@ -1,8 +1,27 @@
+import { randomFillSync } from 'node:crypto'
+import { V7Generator } from 'uuidv7'
+
 /**
  * Ids as the API shows them: a prefix that says what it is, and the row's UUIDv7, which sorts by time (by that
  * of the process that made it, also where its clock steps back by less than 10 s). A cursor is a payment's id in another
  * dress, so that nobody takes it for one.
  */
+
+/** A new UUIDv7. */
+export const timeOrderedId = (): string => generator.generate().toString()
+
+const random = { bytes: Buffer.alloc(4_096), read: 4_096 }
+/** Its own source asks for 32 bytes at a time, which took a hundredth of the gateway's CPU. */
+const generator = new V7Generator({
+  nextUint32: () => {
+    if (random.read === random.bytes.length) {
+      randomFillSync(random.bytes)
+      random.read = 0
+    }
+    random.read += 4
+    return random.bytes.readUInt32LE(random.read - 4)
+  },
+})
 
 export const paymentId = (uuid: string) => `pay_${uuid}`
 export const operationId = (uuid: string) => `op_${uuid}`

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { uuidv7 as timeOrderedId } from 'uuidv7'
 import type { BankEndpoint, ExchangeRecord, Looked } from '../bank/bank.ts'
 import { persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
@@ -11,6 +10,7 @@ import { refused } from '../operation/result.ts'
 import { lookAgain } from '../operation/look-again.ts'
 import { before, takeOver } from '../operation/run.ts'
 import { settle } from '../operation/settle.ts'
+import { timeOrderedId } from '../payment/ids.ts'
 import type { Audit, AuditAction, AuditLine, Operation, OperationKind, Payment } from '../payment/payment.ts'
 import {
   auditLinesOfPayments,

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { ISql } from 'postgres'
-import { uuidv7 as timeOrderedId } from 'uuidv7'
 import { describe, expect, it } from 'vitest'
+import { timeOrderedId } from '../../src/payment/ids.ts'
 import { MOVES, OPERATION_KINDS, PAYMENT_STATES } from '../../src/payment/payment.ts'
 import type { ClientOperation, PaymentState } from '../../src/payment/payment.ts'
 import { testDatabase } from '../support/database.ts'

@@ -1,6 +1,6 @@
-import { uuidv7 as timeOrderedId } from 'uuidv7'
 import { answered, isDuplicate } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
+import { timeOrderedId } from '../../payment/ids.ts'
 import { LEASE_MS, patiently } from './runs.ts'
 import type { Reconciliation } from './runs.ts'
 

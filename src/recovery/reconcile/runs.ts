@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import type { PendingQuery, Row as SqlRow } from 'postgres'
-import { uuidv7 as timeOrderedId } from 'uuidv7'
 import { answered, isDuplicate, persist } from '../../db/persist.ts'
 import { DatabaseSilent } from '../../db/pool.ts'
 import type { Gateway } from '../../gateway.ts'
+import { timeOrderedId } from '../../payment/ids.ts'
 import type { Finding } from './discrepancy.ts'
 
 /**
