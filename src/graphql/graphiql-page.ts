@@ -1,3 +1,4 @@
+import type { FetchAPI } from 'graphql-yoga'
 import type { Who, WhoAsks } from '../access/who.ts'
 import { maySeeSchema } from './audience.ts'
 import type { Page } from './beside.ts'
@@ -9,13 +10,13 @@ import { graphiqlOptions } from './graphiql.ts'
  * sites may make it send; they cannot send JSON, and nothing else is read (see server.ts).
  */
 export function graphiqlPage(whoAsks: WhoAsks): Page {
-  return (request) => {
+  return (request, fetchAPI) => {
     const isPage = request.method === 'GET' && (request.headers.get('accept') ?? '').includes('text/html')
-    return isPage ? answer(request, whoAsks) : null
+    return isPage ? answer(request, whoAsks, fetchAPI) : null
   }
 }
 
-async function answer(request: Request, whoAsks: WhoAsks): Promise<Response> {
+async function answer(request: Request, whoAsks: WhoAsks, { Response }: FetchAPI): Promise<Response> {
   const who = await whoAsks(request)
   if (!('refused' in who) && maySeeSchema(who.role)) return new Response(await page(who), { headers: HTML })
   const status = 'refused' in who && who.refused === 'UNAVAILABLE' ? 503 : 401

@@ -14,7 +14,7 @@ import type { Page } from './beside.ts'
  */
 export function metricsPage(gateway: Gateway, whoAsks: WhoAsks): Page {
   const receipts = createReceiptsReader(gateway)
-  return async (request) => {
+  return async (request, { Response }) => {
     if (!(await mayRead(whoAsks, request))) {
       return new Response(FOR_OPERATORS, { status: 401, headers: ASK_FOR_KEY })
     }

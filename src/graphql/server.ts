@@ -3,7 +3,7 @@ import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { execute, GraphQLError, subscribe } from 'graphql'
 import type { ExecutionResult } from 'graphql'
 import { createYoga } from 'graphql-yoga'
-import type { Plugin } from 'graphql-yoga'
+import type { FetchAPI, Plugin } from 'graphql-yoga'
 import { rateLimiter } from '../access/rate-limit.ts'
 import type { RateLimits } from '../access/rate-limit.ts'
 import type { Role, WhoAsks } from '../access/who.ts'
@@ -48,7 +48,7 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
       besideApi(
         new Map<string, Page>([
           ['/metrics', metricsPage(gateway, whoAsks)],
-          ['/health/ready', () => readiness(gateway)],
+          ['/health/ready', (_, fetchAPI) => readiness(gateway, fetchAPI)],
           ['/graphql', graphiqlPage(whoAsks)],
         ]),
       ),
@@ -157,7 +157,7 @@ function isUnreadable(error: unknown): boolean {
   )
 }
 
-async function readiness(gateway: Gateway): Promise<Response> {
+async function readiness(gateway: Gateway, { Response }: FetchAPI): Promise<Response> {
   return new Response(null, { status: (await isReady(gateway)) ? 200 : 503 })
 }
 
