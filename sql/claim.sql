@@ -95,7 +95,9 @@ begin
         detail := jsonb_build_object('expectedAmountCents', wanted -> 'expectedAmountCents',
                                      'actualAmountCents', pay.amount_cents);
       elsif request ->> 'kind' = 'RELEASE' then
-        perform from stray_holds s where s.authorization_id = wanted ->> 'authorizationId' and s.payment_id = pay.id;
+        -- Whatever says that it is a stray one: what a payment counts on is not voided.
+        perform from stray_holds s where s.authorization_id = wanted ->> 'authorizationId' and s.payment_id = pay.id
+          and not exists (select from payments p where p.authorization_id = s.authorization_id);
         if not found then
           refusal := 'PAYMENT_NOT_FOUND';
         end if;

@@ -3,7 +3,8 @@
 -- A FACT (the bank has done it) is accepted from any attempt while the operation is unresolved, whoever brings it.
 -- A VERDICT (it did not happen) needs the current claim. LEAVE says that this run ends without knowing; REVIEW that
 -- only an operator can settle it. An authorization that comes when its operation was resolved without it is a stray
--- hold. An id that comes late, after "done, id unknown", is kept.
+-- hold. An authorization that is another payment's, or its stray hold, breaks a unique index or is as good as that:
+-- the caller sends it to review. An id that comes late, after "done, id unknown", is kept.
 --
 -- What is resolved without the bank's word is looked at again late: `lateLooksMs` after its send, while the bank
 -- remembers (`replayWindowMs`); LEAVE of a late look asks again `retryInMs` later, or, null, at the next of those times.
@@ -82,12 +83,23 @@ begin
         else
           answer := 'SETTLED';
           op.status := 'SUCCEEDED';
+          if op.kind = 'AUTHORIZE' then
+            -- It would be voided under the payment's feet.
+            perform from stray_holds s where s.authorization_id = conclusion ->> 'bankId';
+            if found then
+              raise unique_violation using message = 'this authorization is recorded as a stray hold';
+            end if;
+          end if;
         end if;
       elsif op.kind = 'AUTHORIZE' and pay.authorization_id is distinct from conclusion ->> 'bankId' then
         answer := 'STRAY';
         insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
         values (conclusion ->> 'bankId', op.id, pay.id, pay.amount_cents, (conclusion ->> 'expiresAt')::timestamptz, moment)
         on conflict (authorization_id) do nothing;
+        perform from stray_holds s where s.authorization_id = conclusion ->> 'bankId' and s.operation_id = op.id;
+        if not found or exists (select from payments p where p.authorization_id = conclusion ->> 'bankId') then
+          raise unique_violation using message = 'this authorization is recorded for another payment';
+        end if;
         pay.possible_orphan_hold_since := null;
       else
         answer := 'SETTLED';

@@ -45,6 +45,12 @@ export async function paymentByBankReference(gateway: Gateway, reference: string
   return payment ?? null
 }
 
+/** Whether a payment has this id of the bank's, or a stray hold is recorded under it. */
+export async function isRecorded(gateway: Gateway, reference: string): Promise<boolean> {
+  const strays = await answered(gateway.sql`select from stray_holds where authorization_id = ${reference}`)
+  return strays.length > 0 || (await paymentByBankReference(gateway, reference)) !== null
+}
+
 /** Newest first, the newest hundred. */
 export async function paymentsOfOrder(gateway: Gateway, orderId: string): Promise<Payment[]> {
   return await answered(gateway.sql<Payment[]>`

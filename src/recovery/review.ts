@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { BankEndpoint, ExchangeRecord, Looked } from '../bank/bank.ts'
+import type { BankEndpoint, ExchangeRecord, Fact, Looked } from '../bank/bank.ts'
 import { persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import { claimAgain, TAKEOVER } from '../operation/claim-again.ts'
@@ -10,14 +10,10 @@ import { refused } from '../operation/result.ts'
 import { lookAgain } from '../operation/look-again.ts'
 import { before, takeOver } from '../operation/run.ts'
 import { settle } from '../operation/settle.ts'
-import { timeOrderedId } from '../payment/ids.ts'
+import { paymentId, timeOrderedId } from '../payment/ids.ts'
 import type { Audit, AuditAction, AuditLine, Operation, OperationKind, Payment } from '../payment/payment.ts'
-import {
-  auditLinesOfPayments,
-  operationsOfPayments,
-  paymentByBankReference,
-  paymentsById,
-} from '../payment/reads.ts'
+import { auditLinesOfPayments, isRecorded, operationsOfPayments, paymentsById } from '../payment/reads.ts'
+import { candidatesFor } from './candidates.ts'
 
 /**
  * What no rule can settle, an operator does: by a reference that the bank confirms, by letting recovery try again, or by
@@ -64,8 +60,7 @@ export async function enterBankReference(
     return notConfirmed(payment, 'it is no authorization (auth_), capture (cap_) or refund (ref_)')
   const operation = operations.findLast((one) => one.kind === kind.of && kind.isMissing(one, payment))
   if (operation === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
-  const owner = await paymentByBankReference(gateway, bankReference)
-  if (owner !== null) return notConfirmed(payment, 'a payment has it already')
+  if (await isRecorded(gateway, bankReference)) return notConfirmed(payment, 'a payment has it already')
 
   const { found, calls } = await lookTwice(gateway, kind.endpoint, bankReference)
   if (found.is === 'noAnswer')
@@ -77,6 +72,8 @@ export async function enterBankReference(
     ...(found.parentId === kind.parentOf(payment) ? [] : ['authorization or capture']),
   ]
   if (unlike.length > 0) return notConfirmed(payment, `at the bank it has another ${unlike.join(' and ')}`)
+  const why = operation.kind === 'AUTHORIZE' ? await whyNotOf(gateway, payment, found.fact) : null
+  if (why !== null) return notConfirmed(payment, why)
   const audit = auditOf(by, 'ENTER_BANK_REFERENCE', { bankReference })
   const conclusion: Conclusion = { is: 'FACT', ...found.fact }
   return await settleByWord(gateway, by, operation, randomUUID(), { conclusion, calls, audit }, payment)
@@ -161,6 +158,22 @@ const REFERENCES: readonly {
     parentOf: ({ captureId }) => captureId,
   },
 ]
+
+/** A hold names no payment: whose it is only its time can contradict, and recovery, which asks by key. */
+async function whyNotOf(
+  gateway: Gateway,
+  payment: Payment,
+  { bankId, bankAt }: Fact,
+): Promise<string | null> {
+  const hold = { id: bankId, amountCents: payment.amountCents, at: bankAt }
+  const candidates = (await candidatesFor(gateway, [hold])).get(bankId) ?? []
+  if (!candidates.some(({ paymentId }) => paymentId === payment.id))
+    return `the bank placed it at ${bankAt}, and not when this payment was asked for`
+  const other = candidates.find((one) => one.isRecovering && one.paymentId !== payment.id)
+  return other === undefined
+    ? null
+    : `it may be that of ${paymentId(other.paymentId)}, whose recovery still asks the bank; enter it when that has ended`
+}
 
 const BANK_DOES_NOT_SAY =
   'The bank does not say whether it knows this reference. Nothing was changed. Enter it again when the bank answers.'

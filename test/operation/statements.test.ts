@@ -424,6 +424,28 @@ describe('settle', () => {
       operation: { code: 'PAYMENT_NOT_FOUND' },
     })
   })
+  it('never voids what a payment counts on, nor counts on what is to be voided', async () => {
+    const [live, dead, third] = [authorizeItem(), authorizeItem(), authorizeItem()]
+    await call('claim', [live, dead, third])
+    await call('settle', [outcome(live, fact('auth_live')), outcome(dead, failed)])
+    await one('settle', [outcome(dead, fact('auth_dead'))])
+    const duplicate = expect.objectContaining({ code: '23505' })
+    // A stray hold that is a payment's, a payment's that is a stray hold, one stray hold of two.
+    await expect(one('settle', [outcome(dead, fact('auth_live'))])).rejects.toEqual(duplicate)
+    await expect(one('settle', [outcome(third, fact('auth_dead'))])).rejects.toEqual(duplicate)
+    await one('settle', [outcome(third, failed)])
+    await expect(one('settle', [outcome(third, fact('auth_dead'))])).rejects.toEqual(duplicate)
+    expect(
+      await sql`select payment_id from stray_holds where authorization_id in ('auth_live', 'auth_dead')`,
+    ).toEqual([{ paymentId: dead.paymentId }])
+
+    // Two processes at the same moment: each saw nothing of the other.
+    await sql`insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+      values ('auth_live', ${dead.operationId}, ${dead.paymentId}, 100, now(), now())`
+    const input = { paymentId: dead.paymentId, authorizationId: 'auth_live' }
+    const release = { ...followUp('VOID', dead.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
+    expect(await one('claim', [release])).toMatchObject({ answer: 'RESOLVED' })
+  })
   it('takes no doubt about an operation that has been answered', async () => {
     const paymentId = await authorizedPayment()
     const capture = followUp('CAPTURE', paymentId)

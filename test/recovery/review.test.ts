@@ -86,6 +86,20 @@ async function forgottenAuthorize(amountCents = 4_999) {
   return { id: payment?.id ?? '', orderId, authorizationId: hold?.id ?? '' }
 }
 
+/** FAILED after an attempt of which nobody knew the outcome; `drop-after-store` has left a hold. */
+async function failedAuthorize(fault: 'drop-before' | 'drop-after-store') {
+  bank.faults.add(fault, { endpoint: 'authorizations', probe: false })
+  bank.faults.add('lookup-fault', { endpoint: 'authorizations', probe: true, times: null })
+  laterMs = 0
+  const { payment } = await client.authorize()
+  const id = payment?.id ?? ''
+  laterMs = 10_000
+  while ((await stateOf(id)) === 'PENDING') await sweep(gateway)
+  bank.faults.clear()
+  const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
+  return { id, authorizationId: hold?.id ?? '' }
+}
+
 /** CAPTURED for certain, but the bank has lost the key, and nobody knows the id. */
 async function capturedWithoutId() {
   const payment = await authorized(client)
@@ -210,6 +224,15 @@ describe('a reference from the statement', () => {
       /has it already/,
     ],
     ['of a void', () => `void_${randomUUID()}`, /no authorization/],
+    [
+      'that was placed long before it was asked for',
+      async () => {
+        const id = await holdAtTheBank(4_999)
+        await bank.sql`update transactions set created_at = created_at - interval '30 days' where id = ${id}`
+        return id
+      },
+      /placed it at .* not when this payment was asked for/,
+    ],
   ])('%s is refused, and nothing changes', async (_, reference, why) => {
     const bankReference = await reference()
     const { id } = await forgottenAuthorize()
@@ -221,6 +244,41 @@ describe('a reference from the statement', () => {
     const [row] =
       await database.sql`select count(*)::int as lines from audit_lines where payment_id = ${id.slice(4)}`
     expect(row?.['lines']).toBe(0)
+  })
+
+  it('that may be that of a payment whose recovery still asks is refused, and that one gets it', async () => {
+    const { id } = await failedAuthorize('drop-before')
+    bank.faults.add('drop-after-store', { endpoint: 'authorizations', probe: false })
+    bank.faults.add('unhealthy', { endpoint: 'health', times: null })
+    const { payment: other } = await client.authorize()
+    bank.faults.clear()
+    const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
+    expect(await enter(id, hold?.id ?? '')).toMatchObject({
+      code: 'BANK_REFERENCE_REFUSED',
+      message: expect.stringContaining(other?.id ?? 'none'),
+    })
+    laterMs += 60_000
+    await sweep(gateway)
+    expect(await stateOf(other?.id ?? '')).toBe('AUTHORIZED')
+    expect(await enter(id, hold?.id ?? '')).toMatchObject({
+      message: expect.stringContaining('has it already'),
+    })
+  })
+
+  it('that is a stray hold of another already is refused, and its own is still looked for', async () => {
+    const [one, other] = [
+      await failedAuthorize('drop-after-store'),
+      await failedAuthorize('drop-after-store'),
+    ]
+    expect(await enter(one.id, one.authorizationId)).toMatchObject({ __typename: 'PaymentReviewed' })
+    expect(await enter(other.id, one.authorizationId)).toMatchObject({
+      code: 'BANK_REFERENCE_REFUSED',
+      message: expect.stringContaining('has it already'),
+    })
+    laterMs = 6 * 60_000
+    await sweep(gateway)
+    await sweep(gateway)
+    expect([await stateOf(one.id), await stateOf(other.id)]).toEqual(['VOIDED', 'VOIDED'])
   })
 
   it('of another authorization is refused', async () => {

@@ -1,5 +1,7 @@
 import { paymentId } from '../../payment/ids.ts'
 import type { PaymentState } from '../../payment/payment.ts'
+import { MARGIN_MS } from '../candidates.ts'
+import type { Candidate } from '../candidates.ts'
 import { known, sideOf } from './discrepancy.ts'
 import type { DiscrepancyKind, Finding, Judgement, Receipt, Side } from './discrepancy.ts'
 import type { Line, LineType } from './statement-file.ts'
@@ -22,10 +24,6 @@ export type Seen = Line & {
   /** Authorizations of which nobody knows the outcome and which, by amount and time, may have placed this hold. */
   candidates: readonly Candidate[]
 }
-export type Candidate = { paymentId: string; isRecovering: boolean }
-
-/** The end of a statement may be written while it is exported, and clocks differ. */
-export const MARGIN_MS = 60_000
 
 export function judgeLine(seen: Seen, spanTo: Date): Judgement {
   const { receipt, stray, candidates } = seen

@@ -2,14 +2,14 @@ import { answered } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
 import { leastUuidAt } from '../../payment/ids.ts'
 import type { OperationKind } from '../../payment/payment.ts'
+import { candidatesFor, MARGIN_MS } from '../candidates.ts'
 import { known, receiptJson as receipt, sideOf } from './discrepancy.ts'
 import type { Finding, Receipt } from './discrepancy.ts'
-import { judgeLine, MARGIN_MS } from './judge-line.ts'
-import type { Candidate, Seen } from './judge-line.ts'
+import { judgeLine } from './judge-line.ts'
+import type { Seen } from './judge-line.ts'
 import { EndsEarly, patiently, rowsOf } from './runs.ts'
 import type { Batch, Held } from './runs.ts'
 import { linesOf, StatementRefused } from './statement-file.ts'
-import type { Line } from './statement-file.ts'
 
 /**
  * Compares the bank's own ledger, loaded into a table beside the receipts. First each of its lines with the receipts;
@@ -153,32 +153,6 @@ async function linesAfter(gateway: Gateway, run: Held): Promise<Omit<Seen, 'cand
     where l.reconciliation_id = ${run.id} and l.line > ${Number(run.cursor ?? 0)}
     order by l.line limit ${LINES_BATCH}`,
   )
-}
-
-/** By the hold's id: authorizations over its amount that were sent when it was placed, and whose outcome is unknown. */
-async function candidatesFor(gateway: Gateway, holds: readonly Line[]): Promise<Map<string, Candidate[]>> {
-  const { sql, settings } = gateway
-  const found = new Map<string, Candidate[]>()
-  if (holds.length === 0) return found
-  const longestMs = settings.attemptTimeoutMs + settings.quietPeriodMs + MARGIN_MS
-  const rows = await answered(sql<(Candidate & { id: string })[]>`
-    with unknown as (
-      select o.payment_id, o.status, o.leased_until, p.amount_cents, coalesce(o.ambiguous_at, o.sent_at) as sent_at
-      from payments p join operations o on o.payment_id = p.id and o.kind = 'AUTHORIZE'
-      where p.possible_orphan_hold_since is not null
-      union
-      select o.payment_id, o.status, o.leased_until, p.amount_cents, coalesce(o.ambiguous_at, o.sent_at)
-      from operations o join payments p on p.id = o.payment_id
-      where o.status = 'UNRESOLVED' and o.kind = 'AUTHORIZE'
-    )
-    select l.id, u.payment_id, u.status = 'UNRESOLVED' and u.leased_until is not null as is_recovering
-    from jsonb_to_recordset(${sql.json(holds as never)}) as l (id text, "amountCents" bigint, at timestamptz)
-    join unknown u on u.amount_cents = l."amountCents"
-      and l.at between u.sent_at - ${MARGIN_MS} * interval '1 millisecond'
-                   and u.sent_at + ${longestMs} * interval '1 millisecond'
-    order by u.payment_id`)
-  for (const { id, ...candidate } of rows) found.set(id, [...(found.get(id) ?? []), candidate])
-  return found
 }
 
 type Claim = {
