@@ -11,7 +11,7 @@
 --   IN_FLIGHT     the same request is under way, here or in another process
 --   ABANDONED     the same request's lease ran out: take it over with claim_again
 --   IN_REVIEW     only an operator can settle it
---   BUSY          another operation, `operation`, must end first
+--   BUSY          another operation, `operation`, must end first; null where one is due: the hold has expired
 --   NOT_ADMITTED  it would have been claimed, but maySend is false: nothing is written
 create or replace function claim(items jsonb, at_time timestamptz default null)
 returns table (item int, answer text, operation jsonb, payment jsonb, transition jsonb)
@@ -25,6 +25,8 @@ declare
   op operations;
   pay payments;
   blocker operations;
+  -- An authorize waits for it to be over: it would be refused for good by a payment that may be gone in a minute.
+  is_ending boolean;
   refusal text;
   detail jsonb;
   created transitions;
@@ -47,6 +49,7 @@ begin
     wanted := request -> 'input';
     pay := null;
     blocker := null;
+    is_ending := false;
     refusal := null;
     detail := null;
     transition := null;
@@ -76,14 +79,18 @@ begin
                    + interval '1 month' + interval '1 day' then
         refusal := 'CARD_EXPIRED';
       elsif not (wanted ->> 'allowAnotherForOrder')::boolean then
-        -- One that is past PENDING first: it refuses for good, a PENDING one may yet fail.
+        -- One that is past PENDING first: it refuses for good, unless it is about to end; a PENDING one may yet fail.
         select * into pay from payments p
         where p.order_id = wanted ->> 'orderId' and p.state in ('PENDING', 'AUTHORIZED', 'CAPTURED')
         order by (p.state = 'PENDING'), p.id desc limit 1;
-        if pay.state = 'PENDING' then
-          select * into blocker from operations o where o.payment_id = pay.id and o.status = 'UNRESOLVED';
-        elsif found then
-          refusal := 'ORDER_ALREADY_HAS_PAYMENT';
+        if found then
+          is_ending := pay.state = 'AUTHORIZED' and pay.authorization_expires_at <= moment;
+          select * into blocker from operations o
+          where o.payment_id = pay.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE'
+            and (o.kind <> 'CAPTURE' or is_ending);
+          if not found and not is_ending then
+            refusal := 'ORDER_ALREADY_HAS_PAYMENT';
+          end if;
         end if;
       end if;
     else
@@ -119,9 +126,9 @@ begin
       end if;
     end if;
 
-    if blocker.id is not null then
+    if blocker.id is not null or is_ending then
       answer := 'BUSY';
-      operation := to_jsonb(blocker);
+      operation := case when blocker.id is not null then to_jsonb(blocker) end;
       payment := to_jsonb(pay);
       return next;
       continue;

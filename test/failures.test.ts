@@ -86,6 +86,7 @@ describe('an authorize', () => {
       expect(await untilKnown(() => client.authorize(input))).toMatchObject({
         code: 'BANK_UNAVAILABLE',
         retry: 'NEW_KEY',
+        message: expect.stringContaining('may still be held on the card'),
         payment: { state: 'FAILED' },
       })
       expect(await typesOf(amountCents)).toEqual([])
@@ -104,6 +105,7 @@ describe('an authorize', () => {
       const input = { idempotencyKey: randomUUID(), orderId: randomUUID(), amountCents }
       expect(await untilKnown(() => client.authorize(input))).toMatchObject({
         code: 'BANK_UNAVAILABLE',
+        message: expect.stringContaining('may still be held on the card'),
         payment: { state: 'FAILED' },
       })
       expect(await typesOf(amountCents)).toEqual(['AUTHORIZATION'])
@@ -119,6 +121,7 @@ describe('an authorize', () => {
     expect(await client.authorize({ orderId })).toMatchObject({
       code: 'BANK_UNAVAILABLE',
       retry: 'NEW_KEY',
+      message: expect.stringContaining('Nothing was charged or changed'),
       payment: { state: 'FAILED' },
     })
     expect((await authorized(client, { orderId })).state).toBe('AUTHORIZED')

@@ -120,7 +120,8 @@ export const ProblemCodeEnum = describedEnum<ProblemCode>(
     CVV_INVALID: 'The CVV does not belong to the card.',
     CARD_EXPIRED: 'The card has expired.',
     INSUFFICIENT_FUNDS: 'The card does not cover the amount.',
-    BANK_UNAVAILABLE: 'Definitely not carried out: the bank could not be reached, or did not do it.',
+    BANK_UNAVAILABLE:
+      'Not carried out, and never charged: the bank could not be reached, did not do it, or has no record of it.',
     OUTCOME_UNKNOWN: 'Perhaps carried out. Never to be read as failed.',
     BANK_REFERENCE_MISSING:
       "The bank's own reference that the operation needs is missing or unknown to the bank.",

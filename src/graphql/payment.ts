@@ -85,7 +85,12 @@ PaymentType.implement({
     voidedAt: t.field(momentOf('VOIDED', 'When the release of the hold was recorded.')),
     expiredAt: t.field(momentOf('EXPIRED', 'When the gateway had released the expired hold.')),
     declinedAt: t.field(momentOf('DECLINED', 'When the bank said no.')),
-    failedAt: t.field(momentOf('FAILED', 'When it was certain that the authorization was not carried out.')),
+    failedAt: t.field(
+      momentOf(
+        'FAILED',
+        'When the authorization was given up. It is never charged; for a hold that may remain see `possibleOrphanHoldSince`.',
+      ),
+    ),
 
     authorizationExpiresAt: t.expose('authorizationExpiresAt', {
       type: 'DateTime',

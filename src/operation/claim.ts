@@ -24,6 +24,7 @@ import { readRow, standingOf } from './standing.ts'
 export type Waiting = { answer: Problem; isOver: boolean; deadlineMs: number }
 
 type Ids = { operationId: string; paymentId: string; token: string }
+type Row = NonNullable<Awaited<ReturnType<typeof claim>>>
 
 /** Made up by the caller and once, so that a claim whose answer was lost is found to be its own. */
 function newIds(request: Request): Ids {
@@ -41,6 +42,8 @@ export async function claimInTurn(
   waiting: Waiting,
 ): Promise<{ claim: Claim } | { result: Result } | { abandoned: Operation }> {
   const ids = newIds(request)
+  // A claim that got no answer and was said again may yet come to be carried out: its bytes are under way.
+  let mayComeLate = false
   while (!waiting.isOver && gateway.clock.monotonicMs() + CLAIM_MS < waiting.deadlineMs) {
     const refusal = gateway.inFlight.draining ? DRAINING : admission
     waiting.answer = problem('OUTCOME_UNKNOWN')
@@ -48,6 +51,7 @@ export async function claimInTurn(
     const row = await claim(gateway, request, ids, refusal === null, waiting.deadlineMs)
     // Nobody has looked the key up, so nothing may be said of it; what was perhaps claimed, recovery asks the bank about.
     if (row === null) return answer(waiting.answer)
+    mayComeLate ||= row.isRepeat && refusal === null
     if (row.answer === 'CLAIMED') {
       waiting.answer = problem('OUTCOME_UNKNOWN', { payment: row.payment })
       // A new payment; the other operations have moved none yet.
@@ -55,13 +59,15 @@ export async function claimInTurn(
       return { claim: { ...claimed(row), token: ids.token, askedAt, quiet: true, replayable: true } }
     }
     const known = resultOfClaim(row, request, ids, refusal, waiting)
-    if (known !== null) return { result: known }
+    if (mayComeLate && (row.answer === 'BUSY' || row.answer === 'NOT_ADMITTED'))
+      waiting.answer = problem('OUTCOME_UNKNOWN', { payment: row.payment })
+    else if (known !== null) return { result: known }
     if (row.answer === 'ABANDONED') {
       return refusal === null ? { abandoned: standingOf(row).operation } : answer(waiting.answer)
     }
-    // While nothing can be sent nobody is kept waiting: memory stays bounded.
-    if (refusal !== null) break
-    await operationEnds(gateway, standingOf(row).operation.id, waiting.deadlineMs)
+    // While nothing can be sent nobody is kept waiting: memory stays bounded. Nor for what has not begun.
+    if (refusal !== null || row.operation === null) break
+    await operationEnds(gateway, row.operation.id, waiting.deadlineMs)
   }
   return answer(waiting.answer)
 }
@@ -83,7 +89,7 @@ export async function lookFirst(
 
 /** The final answer, if there is one; else null, and `waiting` says what a client is told meanwhile. */
 function resultOfClaim(
-  row: NonNullable<Awaited<ReturnType<typeof claim>>>,
+  row: Row,
   request: Request,
   ids: Ids,
   refusal: Refused | null,
@@ -124,7 +130,7 @@ const IN_REVIEW =
 export type ClaimAnswer =
   'CLAIMED' | 'RESOLVED' | 'KEY_REUSED' | 'IN_FLIGHT' | 'ABANDONED' | 'IN_REVIEW' | 'BUSY' | 'NOT_ADMITTED'
 
-/** Null when the database has not answered by `deadlineMs`. */
+/** Null when the database has not answered by `deadlineMs`; `isRepeat` when it had not at first. */
 async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: boolean, deadlineMs: number) {
   const { client, idempotencyKey, kind, input } = request
   const item = {
@@ -138,14 +144,17 @@ async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: bool
     leaseMs: leaseMs(gateway),
   }
   try {
-    return await persist(gateway, { name: 'claim' }, deadlineMs, async () =>
-      readRow(
+    let tries = 0
+    return await persist(gateway, { name: 'claim' }, deadlineMs, async () => {
+      tries += 1
+      const row = readRow(
         await together(gateway, gateway.inFlight.lines.claim, item, (items) =>
           answered(gateway.sql`
             select * from claim(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
         ),
-      ),
-    )
+      )
+      return { ...row, isRepeat: tries > 1 }
+    })
   } catch (error) {
     if (isPassing(error)) return null
     throw error

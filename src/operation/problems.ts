@@ -74,10 +74,8 @@ const WORDINGS: Record<ProblemCode, Wording> = {
   ORDER_ALREADY_HAS_PAYMENT: {
     retry: 'DO_NOT_RETRY',
     retryAfterMs: null,
-    message: ({ payment }) =>
-      payment?.state === 'PENDING'
-        ? 'A payment for this order is under way. Nothing was done for this request. Wait for the other one to end.'
-        : 'This order already has a payment. Nothing was charged for this request. If the order shall really be paid twice, say allowAnotherForOrder.',
+    message: () =>
+      'This order already has a payment. Nothing was charged for this request. If the order shall really be paid twice, say allowAnotherForOrder.',
   },
   CARD_INVALID: {
     retry: 'DO_NOT_RETRY',
@@ -167,12 +165,25 @@ export function problem(
 export function storedProblem(operation: Operation, payment: Payment | null): Problem {
   if (operation.code === null)
     throw new Error(`operation ${operation.id} is ${operation.status} and has no problem`)
-  return problem(operation.code, { detail: operation.detail ?? {}, payment })
+  const { code, kind, ambiguousAt } = operation
+  const message =
+    code === 'BANK_UNAVAILABLE' && kind === 'AUTHORIZE' && ambiguousAt !== null ? HOLD_MAY_REMAIN : {}
+  return problem(operation.code, { detail: operation.detail ?? {}, payment, ...message })
 }
 
-/** An order whose first payment is still under way may yet be paid: the key stays free. */
+const HOLD_MAY_REMAIN = {
+  message:
+    'The payment was not authorized, and never will be under this key: nothing is charged. The amount may still be held on the card; the gateway looks for such a hold and releases it. Ask again later under a new key.',
+}
+
+/** An order whose payment is under way, or about to end, may yet be paid by this request: the key stays free. */
 export function orderBusy(payment: Payment | null): Problem {
-  return problem('ORDER_ALREADY_HAS_PAYMENT', { payment, retry: 'WAIT', retryAfterMs: WAIT_MS })
+  const what =
+    payment?.state === 'PENDING'
+      ? 'A payment for this order is under way'
+      : "This order's payment has expired, or is being voided or refunded, and has not ended yet"
+  const message = `${what}. Nothing was done for this request. Ask again when the other one has ended.`
+  return problem('ORDER_ALREADY_HAS_PAYMENT', { payment, retry: 'WAIT', retryAfterMs: WAIT_MS, message })
 }
 
 /** Refused before anything was written: definitely not sent, and the key is still free. */

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
+import { DatabaseSilent } from '../../src/db/pool.ts'
 import { perform } from '../../src/operation/run.ts'
 import type { Request } from '../../src/operation/result.ts'
 import { startTestBank } from '../support/bank.ts'
@@ -76,6 +77,26 @@ describe('the gateway', () => {
     expect(await client.capture({ paymentId: payment.id })).toMatchObject({ code: 'AUTHORIZATION_EXPIRED' })
   })
 
+  it('keeps the key of an order that is paid again free until its expired hold is released', async () => {
+    const orderId = randomUUID()
+    const { id } = await authorized(client, { orderId })
+    const paymentId = id.slice(4)
+    await database.sql`update payments set authorization_expires_at = clock_timestamp() where id = ${paymentId}`
+    const paidAgain = { orderId, idempotencyKey: randomUUID() }
+    expect(await client.authorize(paidAgain)).toMatchObject({
+      code: 'ORDER_ALREADY_HAS_PAYMENT',
+      retry: 'WAIT',
+      message: expect.stringContaining('has expired'),
+      payment: { id },
+    })
+    const input = { paymentId, expectedAmountCents: null }
+    await perform(gateway, { ...own, kind: 'EXPIRE', idempotencyKey: randomUUID(), input })
+    expect(await client.authorize(paidAgain)).toMatchObject({
+      replayed: false,
+      payment: { state: 'AUTHORIZED' },
+    })
+  })
+
   it('flags an id that another payment has, and records no state from it', async () => {
     const [first, second] = [await authorized(client), await authorized(client)]
     await client.capture({ paymentId: first.id })
@@ -90,6 +111,38 @@ describe('the gateway', () => {
     const [flagged] = await database.sql`select review_reason from payments where id = ${second.id.slice(4)}`
     expect(flagged?.['reviewReason']).toContain('another payment has')
   })
+})
+
+it('a claim that got no answer may come late: its client is not told that nothing was done', async () => {
+  const other = startTestGateway({
+    databaseUrl: database.url,
+    bankUrl: bank.url,
+    settings: { requestDeadlineMs: 500 },
+  })
+  const { sql } = other.gateway
+  const late: PromiseLike<unknown>[] = []
+  other.gateway.sql = new Proxy(sql, {
+    apply: (target, self, args: Parameters<typeof sql>) => {
+      const statement = Reflect.apply(target, self, args)
+      if (late.length > 0 || !String(args[0]).includes('from claim(')) return statement
+      late.push(statement)
+      return Promise.reject(new DatabaseSilent())
+    },
+  })
+  const payment = await authorized(client)
+  const gate = bank.faults.hold('before', { endpoint: 'voids' })
+  bank.faults.add('chaos', { endpoint: 'voids', times: null })
+  const voiding = client.void({ paymentId: payment.id })
+  await gate.arrived
+  const capture = { paymentId: payment.id, idempotencyKey: randomUUID() }
+  expect(await other.client.capture(capture)).toMatchObject({ code: 'OUTCOME_UNKNOWN', retry: 'SAME_KEY' })
+  gate.open()
+  expect(await voiding).toMatchObject({ code: 'BANK_UNAVAILABLE' })
+  bank.faults.clear()
+  await Promise.all(late)
+  const [claimed] =
+    await database.sql`select status from operations where idempotency_key = ${capture.idempotencyKey}`
+  expect(claimed).toEqual({ status: 'UNRESOLVED' })
 })
 
 describe('while Postgres is away', () => {

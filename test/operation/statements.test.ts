@@ -356,6 +356,31 @@ describe('settle', () => {
     await one('settle', [outcome(capture, { ...failed, to: null })])
     expect((await one('claim', [followUp('VOID', paymentId)])).answer).toBe('CLAIMED')
   })
+  it('waits for the end of what frees an order, and not for its capture', async () => {
+    const paid = authorizeItem()
+    const again = () => authorizeItem({ input: paid['input'], orderId: paid.orderId })
+    await one('claim', [paid])
+    await one('settle', [outcome(paid, fact(`auth_${randomUUID()}`))])
+    const release = followUp('VOID', paid.paymentId)
+    await one('claim', [release])
+    expect(await one('claim', [again()])).toMatchObject({
+      answer: 'BUSY',
+      operation: { id: release.operationId },
+    })
+    await one('settle', [outcome(release, { ...failed, to: null })])
+    const capture = followUp('CAPTURE', paid.paymentId)
+    await one('claim', [capture])
+    const refused = { answer: 'RESOLVED', operation: { code: 'ORDER_ALREADY_HAS_PAYMENT' } }
+    expect(await one('claim', [again()])).toMatchObject(refused)
+    // Whichever way it ends, it ends soon.
+    const expired = new Date('2030-01-02T00:00:00Z')
+    expect(await one('claim', [again()], expired)).toMatchObject({
+      answer: 'BUSY',
+      operation: { id: capture.operationId },
+    })
+    await one('settle', [outcome(capture, fact(`cap_${randomUUID()}`))])
+    expect(await one('claim', [again()], expired)).toMatchObject(refused)
+  })
   it('keeps the id of a capture that comes after "captured, id unknown"', async () => {
     const paymentId = await authorizedPayment()
     const capture = followUp('CAPTURE', paymentId)
