@@ -8,7 +8,8 @@
 --
 -- What is resolved without the bank's word is looked at again late: `lateLooksMs` after its send, while the bank
 -- remembers (`replayWindowMs`); LEAVE of a late look asks again `retryInMs` later, or, null, at the next of those times.
--- An operator's word (`audit`) that settles something leaves a line, and ends the review.
+-- An operator's word (`audit`) that settles something leaves a line, and ends the review unless another operation
+-- waits for one. A hold that is known as evidence only, of an authorize that then fails, is a stray one.
 --
 -- items: [{ operationId, paymentId, orderId | null, token, calls, ambiguous, leaseMs, move: { from, to }, conclusion,
 --           lateLooksMs, replayWindowMs, audit | null }]
@@ -127,6 +128,16 @@ begin
           -- The bank decides when; from now on the sweep may release the hold.
           pay.authorization_expires_at := least(pay.authorization_expires_at, moment);
         end if;
+        if op.kind = 'AUTHORIZE' and pay.review_evidence is not null then
+          -- A hold that is not what was asked for is known by name.
+          insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+          select hold ->> 'bankId', op.id, pay.id, (hold ->> 'amountCents')::bigint,
+                 coalesce((hold ->> 'expiresAt')::timestamptz, moment), moment
+          from jsonb_path_query(pay.review_evidence, '$[*].evidence') as hold
+          where hold ->> 'bankId' like 'auth\_%' and hold ->> 'amountCents' is not null
+            and not exists (select from payments p where p.authorization_id = hold ->> 'bankId')
+          on conflict (authorization_id) do nothing;
+        end if;
       else
         review := null;
       end if;
@@ -204,10 +215,17 @@ begin
     end if;
 
     if audit is not null and review is null and answer in ('SETTLED', 'STRAY') then
-      perform record_review_end(pay, op.id, audit, moment);
-      pay.review_reason := null;
-      pay.review_since := null;
-      pay.review_evidence := null;
+      perform from operations o
+      where o.payment_id = pay.id and o.id <> op.id and o.status = 'UNRESOLVED' and o.leased_until is null;
+      if found then
+        -- Another operation of the payment waits for a word of its own.
+        perform record_audit(pay, op.id, audit, moment);
+      else
+        perform record_review_end(pay, op.id, audit, moment);
+        pay.review_reason := null;
+        pay.review_since := null;
+        pay.review_evidence := null;
+      end if;
     end if;
 
     is_open := case

@@ -153,6 +153,7 @@ function readDone(request: BankRequest, reply: Reply & { arrived: true }): Answe
     evidence: {
       bankId: carried.fact.bankId,
       bankAt: carried.fact.bankAt,
+      expiresAt: carried.fact.expiresAt,
       amountCents: carried.amountCents,
       currency: carried.currency,
       parentId: carried.parentId,

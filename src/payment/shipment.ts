@@ -52,9 +52,8 @@ function reasonOf(
       if (payment.amountCents !== amountCents) return 'AMOUNT_DIFFERS'
       // A capture or void may have been carried out already, and so may a refund.
       if (operationInFlight !== null) return 'OPERATION_IN_FLIGHT'
-      // The state may not be what the bank has. One review is harmless here: captured for sure, the id unknown.
-      if (payment.reviewReason !== null && !(state === 'CAPTURED' && payment.captureId === null))
-        return 'UNDER_REVIEW'
+      // The state may not be what the bank has. That the id of a capture is unknown is no reason for a review.
+      if (payment.reviewReason !== null) return 'UNDER_REVIEW'
       return state === 'AUTHORIZED' && !holdsNow ? 'AUTHORIZATION_EXPIRED' : state
   }
 }

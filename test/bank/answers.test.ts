@@ -195,6 +195,7 @@ describe('an answer to a request that may move money', () => {
       evidence: {
         bankId: DONE.captures.capture_id,
         bankAt: DONE.captures.captured_at,
+        expiresAt: null,
         amountCents: 99,
         currency: 'EUR',
         parentId: 'auth_b',

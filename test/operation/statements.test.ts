@@ -483,6 +483,31 @@ describe('settle', () => {
       payment: { state: 'CAPTURED', review_reason: null },
     })
   })
+  it('ends no review of another operation that waits for a word of its own', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    await one('settle', [outcome(item, failed)])
+    await one('settle', [outcome(item, fact('auth_stray_5'))])
+    const input = { paymentId: item.paymentId, authorizationId: 'auth_stray_5' }
+    const release = { ...followUp('VOID', item.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
+    await one('claim', [release])
+    const odd = { is: 'REVIEW', isFact: false, orphan: false, review: { reason: 'odd', evidence: {} } }
+    await one('settle', [outcome(release, odd)])
+    const word = (operation: Claimed, bankId: string) => {
+      const line = { action: 'ENTER_BANK_REFERENCE', actor: 'ops', reason: 'statement', detail: { bankId } }
+      return one('settle', [{ ...outcome(operation, fact(bankId)), audit: { ...line, id: timeOrderedId() } }])
+    }
+    expect(await word(item, 'auth_stray_6')).toMatchObject({
+      answer: 'STRAY',
+      payment: { review_reason: 'odd' },
+    })
+    expect(await word(release, 'void_stray_5')).toMatchObject({ payment: { review_reason: null } })
+    const lines = await sql`select detail from audit_lines where payment_id = ${item.paymentId} order by id`
+    expect(lines).toMatchObject([
+      { detail: { bankId: 'auth_stray_6' } },
+      { detail: { bankId: 'void_stray_5', reviewReason: 'odd' } },
+    ])
+  })
   it('takes a review only from the current claim, unless it tells what the bank has done', async () => {
     const paymentId = await authorizedPayment()
     const capture = followUp('CAPTURE', paymentId)

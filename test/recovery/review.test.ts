@@ -375,6 +375,19 @@ describe('a case is closed by what the statement shows', () => {
     })
   })
 
+  it('not carried out as asked: the hold that the bank placed instead is released', async () => {
+    const amountCents = 6_311
+    bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
+    const { payment } = await client.authorize({ amountCents })
+    const id = payment?.id ?? ''
+    const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
+    expect(await close(id, 'NOT_CARRIED_OUT')).toMatchObject({ payment: { state: 'FAILED', review: null } })
+    await sweep(gateway)
+    expect(await stateOf(id)).toBe('VOIDED')
+    const released = (await bank.transactions('VOID')).filter((row) => row.reference_id === hold?.id)
+    expect(released).toHaveLength(1)
+  })
+
   it('an authorize is never taken for carried out without its reference', async () => {
     const { id } = await forgottenAuthorize()
     expect(await close(id, 'CARRIED_OUT')).toMatchObject({ code: 'BANK_REFERENCE_MISSING' })
