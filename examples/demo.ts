@@ -9,8 +9,10 @@ import type { Card, Outcome, Payment } from './order-service.ts'
 const VISA: Card = { number: '4111111111111111', cvv: '123', expiryMonth: 12, expiryYear: 2030 }
 const EMPTY: Card = { number: '5555555555554444', cvv: '789', expiryMonth: 9, expiryYear: 2030 }
 
+const apiKey = process.env['GATEWAY_API_KEY']
+
 async function main(): Promise<void> {
-  const gateway = await findOrStartGateway()
+  const gateway = await findOrStartGateway(whyNotThat)
   process.once('SIGINT', () => void gateway.stop().then(() => process.exit(130)))
   try {
     await play(gateway)
@@ -19,12 +21,25 @@ async function main(): Promise<void> {
   }
 }
 
+/** Where API keys are set it wants one of them. */
+async function whyNotThat(url: string): Promise<string | null> {
+  const { status } = await fetch(url, {
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
+    },
+    body: JSON.stringify({ query: '{ __typename }' }),
+  })
+  return status === 401 ? `The gateway at ${url} wants an API key of a service, in GATEWAY_API_KEY` : null
+}
+
 async function play({ url, bankUrl }: { url: string; bankUrl: string }): Promise<void> {
   const customerId = `demo-${Date.now().toString(36)}`
   let waiting = ''
   const ficmart = orderService({
     url,
-    apiKey: process.env['GATEWAY_API_KEY'],
+    apiKey,
     onRetry: ({ code, retry }, waitMs) => {
       waiting = `${code}, ${retry}: again in ${(waitMs / 1000).toFixed(1)} s`
       draw()

@@ -1,9 +1,7 @@
 import { spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { temporaryFolder } from '../test/support/temporary.ts'
 
 /** The gateway that an example plays against: the one at GATEWAY_URL, or one that runs here, or one of its own. */
 export type GatewayInUse = {
@@ -17,15 +15,18 @@ export type GatewayInUse = {
 
 const USUAL = 'http://localhost:4000/graphql'
 
-/** `env`: for one of its own. */
-export async function findOrStartGateway(env: Record<string, string> = {}): Promise<GatewayInUse> {
+/** `suits`: null, or why one that runs is of no use. `env`: for one of its own. */
+export async function findOrStartGateway(
+  suits: (url: string) => Promise<string | null> = async () => null,
+  env: Record<string, string> = {},
+): Promise<GatewayInUse> {
   const bankUrl = process.env['BANK_URL'] ?? 'http://localhost:8788'
   const wanted = process.env['GATEWAY_URL']
-  const running = await isReady(wanted ?? USUAL)
-  if (wanted !== undefined && !running)
-    throw new Error(`No gateway answers at ${wanted}. Start it, or unset GATEWAY_URL.`)
-  if (running) return { url: wanted ?? USUAL, bankUrl, isOwn: false, stop: async () => {} }
-  process.stdout.write('  No gateway is running here: starting one.\n')
+  const url = wanted ?? USUAL
+  const against = (await isReady(url)) ? await suits(url) : `No gateway answers at ${url}`
+  if (against === null) return { url, bankUrl, isOwn: false, stop: async () => {} }
+  if (wanted !== undefined) throw new Error(`${against}. Mend that, or unset GATEWAY_URL.`)
+  process.stdout.write(`  ${against}: starting one.\n`)
   return await startGateway(env)
 }
 
@@ -34,9 +35,9 @@ async function isReady(url: string): Promise<boolean> {
   return response?.ok === true
 }
 
-/** In a folder that is gone afterwards. */
+/** In a folder that is gone afterwards, however we end. */
 async function startGateway(env: Record<string, string>): Promise<GatewayInUse> {
-  const folder = await mkdtemp(join(tmpdir(), 'ficmart-gateway-'))
+  const folder = await temporaryFolder('ficmart-gateway-')
   const child = spawn(process.execPath, [fileURLToPath(new URL('../../dist/main.js', import.meta.url))], {
     env: {
       PATH: process.env['PATH'],
@@ -58,7 +59,6 @@ async function startGateway(env: Record<string, string>): Promise<GatewayInUse> 
   const stop = async () => {
     child.kill('SIGTERM')
     await exited
-    await rm(folder, { recursive: true, force: true })
   }
   const { url, bank } = await ready.catch(async (error: unknown) => {
     await stop()

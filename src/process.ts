@@ -35,8 +35,8 @@ const PORT_POLL_MS = 100
 
 /**
  * Resolves with the reason to stop: a signal, or that the npm that started us was killed and left us behind, holding
- * the port.
- * A second signal ends the process at once.
+ * the port. A second signal ends the process at once, unless it comes with the first: npm passes on the Ctrl-C that the
+ * terminal has sent us as well.
  */
 export async function stopRequested(): Promise<string> {
   const parent = process.ppid
@@ -48,7 +48,10 @@ export async function stopRequested(): Promise<string> {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       process.once(signal, () => {
         stop(signal)
-        process.once(signal, () => process.exit(1))
+        const toldAt = performance.now()
+        process.on(signal, () => {
+          if (performance.now() - toldAt > SAME_WORD_MS) process.exit(1)
+        })
       })
     }
     const watch = setInterval(() => {
@@ -58,3 +61,4 @@ export async function stopRequested(): Promise<string> {
 }
 
 const PARENT_POLL_MS = 250
+const SAME_WORD_MS = 500

@@ -47,6 +47,14 @@ describe('with nothing set', () => {
       data: { authorizePayment: { __typename: 'AuthorizePaymentSuccess', payment: { state: 'AUTHORIZED' } } },
     })
 
+    // Ctrl-C: the terminal tells us, and npm, which it tells as well, tells us again.
+    const stopping = new Promise((resolve) => {
+      gateway.child.stdout?.on('data', (chunk: Buffer) => {
+        if (chunk.toString().includes('stopping')) resolve(null)
+      })
+    })
+    gateway.child.kill('SIGINT')
+    await stopping
     gateway.child.kill('SIGINT')
     expect(await gateway.exited).toBe(0)
     await expect(fetch(gateway.url)).rejects.toThrow('fetch failed')

@@ -26,13 +26,11 @@ async function main(): Promise<void> {
   }
   const stopped = new Promise((resolve) => process.once('SIGINT', resolve).once('SIGTERM', resolve))
   try {
-    gateway = await findOrStartGateway(settings)
-    if (!(await takesOurCustomers(gateway.url, shop.url, token))) {
-      const lines = Object.entries(settings).map(([name, value]) => `${name}=${value}`)
-      throw new Error(
-        `The gateway at ${gateway.url} does not know this shop's customers. Start both with\n\n${lines.join(' \\\n')}\n`,
-      )
-    }
+    gateway = await findOrStartGateway(async (url) => {
+      if (await takesOurCustomers(url, shop.url, token)) return null
+      const known = Object.keys(settings).join(', ')
+      return `The gateway at ${url} does not know this shop's customers (it must be started with the shop's ${known})`
+    }, settings)
     process.stdout.write(`
   The shop      ${shop.url}
   The gateway   ${gateway.url}${gateway.isOwn ? '   (its own; nothing of it stays)' : ''}
