@@ -4,6 +4,7 @@ import type { AccessSettings } from './access/access.ts'
 import type { CustomerTokenSettings } from './access/customer-token.ts'
 import type { RateLimits } from './access/rate-limit.ts'
 import type { OperationSettings } from './gateway.ts'
+import { list, number, origin, port, positive, url, webhookSecret, whole } from './setting-rules.ts'
 
 /**
  * The environment, read once. Names carry their unit; README.md has the same table. A value that does not fit is
@@ -47,30 +48,6 @@ export type Config = {
 export class StartRefused extends Error {}
 
 const DATA_FOLDER = '.data'
-const positive = (fallback: number) => z.coerce.number().int().positive().default(fallback)
-const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback)
-const url = (protocols: string[]) =>
-  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
-    error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
-  })
-
-const list = z
-  .string()
-  .default('')
-  .transform((text) =>
-    text
-      .split(',')
-      .map((part) => part.trim())
-      .filter((part) => part !== ''),
-  )
-const origin = z.string().refine((text) => URL.canParse(text) && new URL(text).origin === text, {
-  error: 'must be origins as browsers send them, https://shop.example, separated by commas',
-})
-const isWebhookSecret = (text: string) => {
-  const bytes = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1]
-  const { length } = Buffer.from(bytes ?? '', 'base64')
-  return length >= 24 && length <= 64
-}
 
 const environment = z.object({
   NODE_ENV: z.string().default('development'),
@@ -87,7 +64,7 @@ const environment = z.object({
   DATABASE_STATEMENT_TIMEOUT_MS: positive(5_000),
   BANK_URL: url(['http:', 'https:']).nullable().default(null),
   BANK_IN_FLIGHT_MAX: positive(256),
-  BANK_QUEUE_MAX: z.coerce.number().int().min(0).default(256),
+  BANK_QUEUE_MAX: whole(256, 0),
   // Above the bank's own 15 s, so that we never give up on an answer that it still may send.
   BANK_ATTEMPT_TIMEOUT_MS: positive(20_000),
   BANK_QUIET_PERIOD_MS: positive(30_000),
@@ -110,26 +87,19 @@ const environment = z.object({
     .union([z.literal('off'), url(['http:', 'https:'])])
     .nullable()
     .default(null),
-  WEBHOOK_SECRET: list.pipe(
-    z.array(
-      z.string().refine(isWebhookSecret, {
-        error:
-          'must be whsec_ and 24 to 64 random bytes in base64; two, separated by a comma, while one replaces the other',
-      }),
-    ),
-  ),
+  WEBHOOK_SECRET: list.pipe(z.array(webhookSecret)),
   // Daily: a bank that was reset is noticed within a day, for some ten GETs a second while nobody needs the bank.
-  RECONCILE_EVERY_HOURS: z.coerce.number().min(0).default(24),
+  RECONCILE_EVERY_HOURS: number(24, 0),
   // At most ten seconds: with the longest wait of a client it ends before orchestrators lose patience (30 s).
-  SHUTDOWN_DELAY_MS: z.coerce.number().int().min(0).max(10_000).default(5_000),
+  SHUTDOWN_DELAY_MS: whole(5_000, 0, 10_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DATA_FOLDER: z.string().default(DATA_FOLDER),
   // The bank's own variables, for the simulator.
   SIMULATOR_PORT: port(8788),
-  MIN_LATENCY_MS: z.coerce.number().min(0).default(100),
-  MAX_LATENCY_MS: z.coerce.number().min(0).default(2_000),
-  FAILURE_RATE: z.coerce.number().min(0).max(1).default(0.05),
-  AUTH_EXPIRY_HOURS: z.coerce.number().positive().default(168),
+  MIN_LATENCY_MS: number(100, 0),
+  MAX_LATENCY_MS: number(2_000, 0),
+  FAILURE_RATE: number(0.05, 0, 1),
+  AUTH_EXPIRY_HOURS: number(168, 1e-6),
 })
 
 export function readConfig(env: NodeJS.ProcessEnv): Config {

@@ -1,0 +1,44 @@
+import { z } from 'zod'
+
+/** What a setting must be, and the words that whoever set it is told. */
+
+/** Whatever is wrong with a number, it is told what it must be. */
+function within(what: string, fits: (value: number) => boolean) {
+  return (fallback: number, min: number, max = Number.POSITIVE_INFINITY) => {
+    const error = `must be ${what}, ${max === Number.POSITIVE_INFINITY ? `${min} or more` : `${min} to ${max}`}`
+    const isGood = (value: number) => fits(value) && min <= value && value <= max
+    return z.coerce.number({ error }).refine(isGood, { error }).default(fallback)
+  }
+}
+export const number = within('a number', () => true)
+export const whole = within('a whole number', Number.isSafeInteger)
+export const positive = (fallback: number) => whole(fallback, 1)
+export const port = (fallback: number) => whole(fallback, 0, 65_535)
+export const url = (protocols: string[]) =>
+  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
+    error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
+  })
+
+export const list = z
+  .string()
+  .default('')
+  .transform((text) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter((part) => part !== ''),
+  )
+export const origin = z.string().refine((text) => URL.canParse(text) && new URL(text).origin === text, {
+  error: 'must be origins as browsers send them, https://shop.example, separated by commas',
+})
+export const webhookSecret = z.string().refine(
+  (text) => {
+    const bytes = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1]
+    const { length } = Buffer.from(bytes ?? '', 'base64')
+    return length >= 24 && length <= 64
+  },
+  {
+    error:
+      'must be whsec_ and 24 to 64 random bytes in base64; two, separated by a comma, while one replaces the other',
+  },
+)
