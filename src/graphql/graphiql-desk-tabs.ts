@@ -6,8 +6,8 @@ export const atTheDesk = (now: Date) => [STUCK, REVIEW, expiring(now), RECONCILI
 
 const DAY_MS = 24 * 3_600_000
 
-const STUCK = `# What waits for an operator, and what the bank has not answered yet.
-# Both empty: all is well.
+const STUCK = `# What waits for an operator, and what the bank has
+# not answered yet. Both empty: all is well.
 query Stuck {
   inReview: payments(filter: { needsReview: true }, first: 10) {
     edges {
@@ -52,9 +52,10 @@ query Stuck {
 }
 `
 
-const REVIEW = `# What you decided about a payment in review. Fill in its id and the
-# reason, then choose one of the three under the Run button. Each is
-# recorded under your name and cannot be taken back.
+const REVIEW = `# What you decided about a payment in review. Fill
+# in its id and the reason, then choose one of the
+# three under the Run button. Each is recorded under
+# your name and cannot be taken back.
 
 # Let recovery ask the bank again, now.
 mutation RerunRecovery {
@@ -63,8 +64,9 @@ mutation RerunRecovery {
   }
 }
 
-# The bank's own id, from its statement: auth_..., cap_... or ref_...
-# It is looked up at the bank before it is believed.
+# The bank's own id, from its statement: auth_...,
+# cap_... or ref_... It is looked up at the bank
+# before it is believed.
 mutation EnterBankReference {
   enterBankReference(
     input: { paymentId: "pay_...", bankReference: "", reason: "" }
@@ -73,8 +75,9 @@ mutation EnterBankReference {
   }
 }
 
-# By what the bank's statement shows: CARRIED_OUT, NOT_CARRIED_OUT, or
-# NO_CHANGE when nothing is unresolved.
+# By what the bank's statement shows: CARRIED_OUT,
+# NOT_CARRIED_OUT, or NO_CHANGE when nothing is
+# unresolved.
 mutation CloseReview {
   closeReview(
     input: { paymentId: "pay_...", outcome: NO_CHANGE, reason: "" }
@@ -94,10 +97,13 @@ fragment done on ReviewResult {
 }
 `
 
-const expiring = (now: Date) => `# Holds that run out within a day: capture them, or the customer has
-# to pay anew.
+const expiring = (now: Date) => `# Holds that run out within a day: capture them, or
+# the customer has to pay anew.
 query Expiring {
-  payments(filter: { expiringBefore: "${new Date(now.getTime() + DAY_MS).toISOString()}" }, first: 50) {
+  payments(
+    filter: { expiringBefore: "${new Date(now.getTime() + DAY_MS).toISOString()}" }
+    first: 50
+  ) {
     edges {
       node {
         id
@@ -113,8 +119,8 @@ query Expiring {
 }
 `
 
-const RECONCILIATION = `# The receipts compared with the bank: the last runs, and what did not
-# agree.
+const RECONCILIATION = `# The receipts compared with the bank: the last
+# runs, and what did not agree.
 query Reconciliation {
   reconciliations(first: 3) {
     edges {
@@ -149,7 +155,8 @@ query Reconciliation {
   }
 }
 
-# Begins a run, which changes no receipt; one at a time.
+# Begins a run, which changes no receipt; one at a
+# time.
 mutation StartReconciliation {
   startReconciliation(input: { days: 7 }) {
     __typename
@@ -160,8 +167,9 @@ mutation StartReconciliation {
 }
 `
 
-const WEBHOOKS = `# What FicMart's back end was told, of the newest payments first.
-# What does not get through: filter: { status: FAILING }
+const WEBHOOKS = `# What FicMart's back end was told, of the newest
+# payments first. What does not get through: filter:
+# { status: FAILING }
 query Webhooks {
   webhookDeliveries(first: 20) {
     edges {
@@ -180,7 +188,8 @@ query Webhooks {
   }
 }
 
-# Sent again under the same id. Fill in the id and the reason.
+# Sent again under the same id. Fill in the id and
+# the reason.
 mutation ResendWebhook {
   resendWebhook(input: { webhookId: "evt_...", reason: "" }) {
     __typename

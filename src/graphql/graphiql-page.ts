@@ -26,14 +26,16 @@ async function answer(request: Request, whoAsks: WhoAsks, { Response }: FetchAPI
 async function page({ role }: Who): Promise<string> {
   // 9 MB: not before somebody looks.
   const { renderGraphiQL } = await import('@graphql-yoga/render-graphiql')
-  return `${renderGraphiQL(graphiqlOptions(role))}\n${TABS_STAY}\n`
+  return `${renderGraphiQL(graphiqlOptions(role))}\n${STYLE}\n`
 }
 
 /**
  * Its default tabs keep the offset that they were animated from, hidden until they have the focus: under the mouse that
- * presses one it leaps 750 pixels aside, and the click goes to nothing (seen in Chromium 156).
+ * presses one it leaps 750 pixels aside, and the click goes to nothing (seen in Chromium 156). Its title breaks where
+ * there are many of them.
  */
-const TABS_STAY = '<style>.graphiql-tab { transform: none !important }</style>'
+const STYLE =
+  '<style>.graphiql-tab { transform: none !important } .graphiql-logo { white-space: nowrap }</style>'
 
 const FOR_OPERATORS = 'GraphiQL is for operators: any name, and their API key as the password.\n'
 const PLAIN = { 'content-type': 'text/plain; charset=utf-8' }

@@ -5,7 +5,7 @@
  */
 
 /** `fresh` is new with each page, so that nobody's first payment is somebody else's replay. */
-export const takeAPayment = (fresh: string) => [authorize(fresh), capture(fresh)]
+export const takeAPayment = (fresh: string) => [authorize(fresh), followUps(fresh)]
 
 export const lookIntoIt = (fresh: string) => [
   order(fresh),
@@ -17,8 +17,9 @@ export const lookIntoIt = (fresh: string) => [
 ]
 
 /** The bank's test card with $10,000. */
-const authorize = (fresh: string) => `# Hold $49.99 on a test card. Run it twice: the second answer is a
-# replay. A new payment takes a new idempotencyKey and a new order.
+const authorize = (fresh: string) => `# Hold $49.99 on a test card. Run it twice: the
+# second answer is a replay. A new payment takes a
+# new idempotencyKey and a new orderId.
 mutation Authorize {
   authorizePayment(
     input: {
@@ -37,36 +38,83 @@ mutation Authorize {
     __typename
     ... on PaymentSuccess {
       replayed
-      payment { id state amount { formatted } authorizationExpiresAt }
+      payment {
+        id
+        state
+        amount { formatted }
+        authorizationExpiresAt
+      }
     }
-    ... on PaymentProblem { code message retry payment { id state } }
+    ... on PaymentProblem {
+      code
+      message
+      retry
+      payment { id state }
+    }
     ... on InvalidInput { fields { path reason } }
   }
 }
 `
 
-const capture = (fresh: string) => `# Charge it: put the id of the payment that you authorized.
+const followUps = (fresh: string) => `# What follows: put the id of the payment that you
+# authorized, then choose under the Run button.
+
+# The goods leave: charge it.
 mutation Capture {
   capturePayment(
     input: {
-      idempotencyKey: "try-capture-${fresh}"
       paymentId: "pay_..."
+      idempotencyKey: "try-capture-${fresh}"
       expectedAmountCents: 4999
     }
   ) {
-    __typename
-    ... on PaymentSuccess {
-      replayed
-      payment { id state capturedAt }
-      transition { fromState toState at bankAt }
-    }
-    ... on PaymentProblem { code message retry payment { id state } }
-    ... on InvalidInput { fields { path reason } }
+    ...done
   }
+}
+
+# The order is cancelled before that: release it.
+mutation Void {
+  voidPayment(
+    input: {
+      paymentId: "pay_..."
+      idempotencyKey: "try-void-${fresh}"
+    }
+  ) {
+    ...done
+  }
+}
+
+# The goods come back: give the money back.
+mutation Refund {
+  refundPayment(
+    input: {
+      paymentId: "pay_..."
+      idempotencyKey: "try-refund-${fresh}"
+    }
+  ) {
+    ...done
+  }
+}
+
+fragment done on OperationResult {
+  __typename
+  ... on PaymentSuccess {
+    replayed
+    payment { id state }
+    transition { fromState toState at bankAt }
+  }
+  ... on PaymentProblem {
+    code
+    message
+    retry
+    payment { id state }
+  }
+  ... on InvalidInput { fields { path reason } }
 }
 `
 
-const order = (fresh: string) => `# The payments of an order, and what can be done with them.
+const order = (fresh: string) => `# The payments of an order, and what can be done
+# with them.
 query Order {
   paymentsByOrder(orderId: "order-${fresh}") {
     id
@@ -80,7 +128,8 @@ query Order {
 }
 `
 
-const CUSTOMER = `# A customer's payments with their whole history, newest first.
+const CUSTOMER = `# A customer's payments with their whole history,
+# newest first.
 query Customer {
   customerHistory(customerId: "customer-1", first: 10) {
     edges {
@@ -97,8 +146,8 @@ query Customer {
 }
 `
 
-const LIVE = `# Every change of a customer's payments, as it happens. Run it, and
-# pay in another window.
+const LIVE = `# Every change of a customer's payments, as it
+# happens. Run it, and pay in another window.
 subscription Live {
   paymentUpdated(by: { customerId: "customer-1" }) {
     id
@@ -123,8 +172,8 @@ query Shipment {
 }
 `
 
-const operation = (fresh: string) => `# What became of one request, by its key.
-# Another client's: add its name, client: "order-service".
+const operation = (fresh: string) => `# What became of one request, by its key. Another
+# client's: add its name, client: "order-service".
 query Operation {
   operation(idempotencyKey: "try-authorize-${fresh}") {
     id
@@ -145,8 +194,9 @@ query Operation {
 }
 `
 
-const bankCalls = (fresh: string) => `# Every exchange with the bank about an order's payments. For one of
-# them alone: payment(by: { id: "pay_..." }).
+const bankCalls = (fresh: string) => `# Every exchange with the bank about an order's
+# payments. For one of them alone: payment(by: { id:
+# "pay_..." }).
 query BankCalls {
   paymentsByOrder(orderId: "order-${fresh}") {
     id
