@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { Card } from '../payment/card.ts'
 import { builder } from './builder.ts'
 import { AMOUNT_RANGE, amountCents, card, paymentIdText, VISIBLE_TEXT, visibleText } from './input-rules.ts'
 
@@ -37,17 +38,26 @@ export const AuthorizePaymentInput = builder
     }),
   })
   .validate(
-    z.object({
-      idempotencyKey: visibleText,
-      orderId: visibleText,
-      customerId: visibleText,
-      amountCents,
-      card,
-      allowAnotherForOrder: z
-        .boolean()
-        .nullish()
-        .transform((allow) => allow ?? false),
-    }),
+    z
+      .object({
+        idempotencyKey: visibleText,
+        orderId: visibleText,
+        customerId: visibleText,
+        amountCents,
+        card,
+        allowAnotherForOrder: z
+          .boolean()
+          .nullish()
+          .transform((allow) => allow ?? false),
+      })
+      // What is stored. A card with a fault of its own has not become one.
+      .superRefine((input, context) => {
+        if (!(input.card instanceof Card)) return
+        for (const name of ['idempotencyKey', 'orderId', 'customerId'] as const) {
+          if (input.card.isIn(input[name]))
+            context.addIssue({ code: 'custom', path: [name], message: "must not hold the card's number" })
+        }
+      }),
   )
 
 export const CapturePaymentInput = followUpInput('CapturePaymentInput', 'A payment to capture, in full.')

@@ -22,6 +22,11 @@ export class Card {
     return this.#number.slice(-4)
   }
 
+  /** Whether a text holds the number, with blanks or dashes in it or without. */
+  isIn(text: string): boolean {
+    return text.replaceAll(/[ -]/g, '').includes(this.#number)
+  }
+
   /** The fields of the bank's authorization request. */
   forBank(): { card_number: string; cvv: string; expiry_month: number; expiry_year: number } {
     return {

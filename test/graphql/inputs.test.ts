@@ -229,6 +229,21 @@ describe('a card', () => {
     })
   })
 
+  it.each(['idempotencyKey', 'orderId', 'customerId'])(
+    'may not be in the %s, which is stored',
+    async (name) => {
+      for (const text of [TEST_CARD.number, 'order 4111-1111 1111-1111/2']) {
+        expect(await refused({ [name]: text })).toEqual(
+          because(`input.${name}`, "must not hold the card's number"),
+        )
+      }
+      // A number as long as a card's is no card.
+      expect(await authorize({ [name]: `4242424242424242-${randomUUID()}` })).toMatchObject({
+        __typename: 'AuthorizePaymentSuccess',
+      })
+    },
+  )
+
   it.each([
     ['411111111111', '13 to 19 digits'],
     ['41111111111111111111', '13 to 19 digits'],
