@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Sql } from 'postgres'
+import { isLockTimeout } from './persist.ts'
 
 /**
  * Brings the database to what `sql/` says: numbered files once each and in order, the functions (the other files)
@@ -45,17 +47,29 @@ async function appliedFiles(sql: Sql): Promise<Map<string, string>> {
   return new Map(rows.map((row) => [row.name, row.checksum]))
 }
 
-/** The file names and checksums are ours: nothing a caller gives comes into this text. */
+/**
+ * The file names and checksums are ours: nothing a caller gives comes into this text. Whoever waits for a table's lock
+ * stops all that come after it: behind a long read (a dump) this waits in small pieces, and payments go on between.
+ */
 async function apply(sql: Sql, name: string, text: string, checksum: string): Promise<void> {
-  try {
-    await sql.unsafe(`
-      select pg_advisory_xact_lock(${MIGRATION_LOCK});
-      insert into schema_files (name, checksum) values ('${name}', '${checksum}')
-        ${isNumbered(name) ? '' : 'on conflict (name) do update set checksum = excluded.checksum, applied_at = clock_timestamp()'};
-      ${text}`)
-  } catch (error) {
-    // Another process, starting at the same time, was first.
-    if (isNumbered(name) && (await appliedFiles(sql)).get(name) === checksum) return
-    throw error
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await sql.unsafe(`
+        select pg_advisory_xact_lock(${MIGRATION_LOCK}), set_config('lock_timeout', '${LOCK_MS}ms', true);
+        insert into schema_files (name, checksum) values ('${name}', '${checksum}')
+          ${isNumbered(name) ? '' : 'on conflict (name) do update set checksum = excluded.checksum, applied_at = clock_timestamp()'};
+        ${text}`)
+      return
+    } catch (error) {
+      // Another process, starting at the same time, was first.
+      if (isNumbered(name) && (await appliedFiles(sql)).get(name) === checksum) return
+      if (!isLockTimeout(error) || tries === LOCK_TRIES) throw error
+      await pause(LOCK_PAUSE_MS)
+    }
   }
 }
+
+const LOCK_MS = 300
+const LOCK_PAUSE_MS = 700
+/** A minute. */
+const LOCK_TRIES = 60

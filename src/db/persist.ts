@@ -63,6 +63,11 @@ export function isDuplicate(error: unknown): boolean {
   return codeOf(error) === '23505'
 }
 
+/** The lock was not to be had in the time allowed. */
+export function isLockTimeout(error: unknown): boolean {
+  return codeOf(error) === '55P03'
+}
+
 /**
  * 08 connection, 25006 read-only after a failover, 40 deadlock and serialization, 53 out of connections, memory or
  * disk, 55P03 lock not available, 57 the server is stopping or starting, a session was terminated, or a statement took

@@ -1,0 +1,23 @@
+import { expect, it } from 'vitest'
+import { migrate } from '../../src/db/migrate.ts'
+import { startTestBank } from '../support/bank.ts'
+import { testDatabase } from '../support/database.ts'
+import { startTestGateway } from '../support/gateway.ts'
+
+it('a new table form waits for a long read in pieces, and payments go on between them', async () => {
+  const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
+  const { sql, driver, url } = database
+  const { client } = startTestGateway({ databaseUrl: url, bankUrl: bank.url })
+  await sql`delete from schema_files where name = '006_legal_moves.sql'`
+  await driver
+    .begin(async (dump) => {
+      await dump`select count(*) from transitions`
+      const migration = migrate(sql)
+      const waiting = () => sql`select from pg_locks where relation = 'transitions'::regclass and not granted`
+      while ((await waiting()).length === 0);
+      expect(await client.authorize()).toMatchObject({ payment: { state: 'AUTHORIZED' } })
+      return { migration }
+    })
+    .then(({ migration }) => migration)
+  expect(await sql`select from schema_files where name = '006_legal_moves.sql'`).toHaveLength(1)
+})
