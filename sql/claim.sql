@@ -11,7 +11,8 @@
 --   IN_FLIGHT     the same request is under way, here or in another process
 --   ABANDONED     the same request's lease ran out: take it over with claim_again
 --   IN_REVIEW     only an operator can settle it
---   BUSY          another operation, `operation`, must end first; null where one is due: the hold has expired
+--   BUSY          another operation, `operation`, must end first; the payment's authorize, where an expired hold is
+--                 still to be released
 --   NOT_ADMITTED  it would have been claimed, but maySend is false: nothing is written
 create or replace function claim(items jsonb, at_time timestamptz default null)
 returns table (item int, answer text, operation jsonb, payment jsonb, transition jsonb)
@@ -25,8 +26,7 @@ declare
   op operations;
   pay payments;
   blocker operations;
-  -- An authorize waits for it to be over: it would be refused for good by a payment that may be gone in a minute.
-  is_ending boolean;
+  held record;
   refusal text;
   detail jsonb;
   created transitions;
@@ -49,7 +49,6 @@ begin
     wanted := request -> 'input';
     pay := null;
     blocker := null;
-    is_ending := false;
     refusal := null;
     detail := null;
     transition := null;
@@ -80,15 +79,22 @@ begin
         refusal := 'CARD_EXPIRED';
       elsif not (wanted ->> 'allowAnotherForOrder')::boolean then
         -- One that is past PENDING first: it refuses for good, unless it is about to end; a PENDING one may yet fail.
-        select * into pay from payments p
+        -- With what is under way on it in one look: what settles between two would be seen in neither.
+        select p as pay, (select o from operations o
+                          where o.payment_id = p.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE') as under_way
+        into held from payments p
         where p.order_id = wanted ->> 'orderId' and p.state in ('PENDING', 'AUTHORIZED', 'CAPTURED')
         order by (p.state = 'PENDING'), p.id desc limit 1;
         if found then
-          is_ending := pay.state = 'AUTHORIZED' and pay.authorization_expires_at <= moment;
-          select * into blocker from operations o
-          where o.payment_id = pay.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE'
-            and (o.kind <> 'CAPTURE' or is_ending);
-          if not found and not is_ending then
+          pay := held.pay;
+          blocker := held.under_way;
+          if pay.state = 'AUTHORIZED' and pay.authorization_expires_at <= moment then
+            if blocker.id is null then
+              select * into blocker from operations o
+              where o.payment_id = pay.id and o.kind = 'AUTHORIZE' and o.status = 'SUCCEEDED';
+            end if;
+          elsif blocker.id is null or blocker.kind = 'CAPTURE' then
+            blocker := null;
             refusal := 'ORDER_ALREADY_HAS_PAYMENT';
           end if;
         end if;
@@ -126,9 +132,9 @@ begin
       end if;
     end if;
 
-    if blocker.id is not null or is_ending then
+    if blocker.id is not null then
       answer := 'BUSY';
-      operation := case when blocker.id is not null then to_jsonb(blocker) end;
+      operation := to_jsonb(blocker);
       payment := to_jsonb(pay);
       return next;
       continue;

@@ -13,13 +13,16 @@ create or replace function wait_briefly(items jsonb) returns void language sql a
   select set_config('lock_timeout', '200ms', true) where jsonb_array_length(items) > 1
 $$;
 
--- Those of operations that have a payment; an authorize frees or takes its order as well.
+-- Those of operations that have a payment; an authorize frees or takes its order as well, and the hold that the bank
+-- gave: it is one payment's or a stray one, in two tables, whose unique indexes do not see each other.
 create or replace function lock_payments(items jsonb) returns void language sql as $$
   select wait_briefly(items);
   select lock_all(array(
     select 'payment:' || (r ->> 'paymentId') from jsonb_array_elements(items) as r
     union all
-    select 'order:' || (r ->> 'orderId') from jsonb_array_elements(items) as r where r ->> 'orderId' is not null))
+    select unnest(array['order:' || (r ->> 'orderId'),
+                        'hold:' || coalesce(r #>> '{conclusion,bankId}', r #>> '{conclusion,review,evidence,bankId}')])
+    from jsonb_array_elements(items) as r where r ->> 'orderId' is not null))
 $$;
 
 -- The exchanges with the bank that the items report. A statement that is repeated reports the same ones again.

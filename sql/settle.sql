@@ -9,7 +9,7 @@
 -- What is resolved without the bank's word is looked at again late: `lateLooksMs` after its send, while the bank
 -- remembers (`replayWindowMs`); LEAVE of a late look asks again `retryInMs` later, or, null, at the next of those times.
 -- An operator's word (`audit`) that settles something leaves a line, and ends the review unless another operation
--- waits for one. A hold that is known as evidence only, of an authorize that then fails, is a stray one.
+-- waits for one. A hold that is known as evidence only, of an authorize that is resolved, is a stray one.
 --
 -- items: [{ operationId, paymentId, orderId | null, token, calls, ambiguous, leaseMs, move: { from, to }, conclusion,
 --           lateLooksMs, replayWindowMs, audit | null }]
@@ -98,7 +98,8 @@ begin
         values (conclusion ->> 'bankId', op.id, pay.id, pay.amount_cents, (conclusion ->> 'expiresAt')::timestamptz, moment)
         on conflict (authorization_id) do nothing;
         perform from stray_holds s where s.authorization_id = conclusion ->> 'bankId' and s.operation_id = op.id;
-        if not found or exists (select from payments p where p.authorization_id = conclusion ->> 'bankId') then
+        if not found or exists (select from payments p where p.authorization_id = conclusion ->> 'bankId')
+           or exists (select from unnest(payments_after) as p where p.authorization_id = conclusion ->> 'bankId') then
           raise unique_violation using message = 'this authorization is recorded for another payment';
         end if;
         pay.possible_orphan_hold_since := null;
@@ -127,16 +128,6 @@ begin
         if op.code = 'AUTHORIZATION_EXPIRED' then
           -- The bank decides when; from now on the sweep may release the hold.
           pay.authorization_expires_at := least(pay.authorization_expires_at, moment);
-        end if;
-        if op.kind = 'AUTHORIZE' and pay.review_evidence is not null then
-          -- A hold that is not what was asked for is known by name.
-          insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
-          select hold ->> 'bankId', op.id, pay.id, (hold ->> 'amountCents')::bigint,
-                 coalesce((hold ->> 'expiresAt')::timestamptz, moment), moment
-          from jsonb_path_query(pay.review_evidence, '$[*].evidence') as hold
-          where hold ->> 'bankId' like 'auth\_%' and hold ->> 'amountCents' is not null
-            and not exists (select from payments p where p.authorization_id = hold ->> 'bankId')
-          on conflict (authorization_id) do nothing;
         end if;
       else
         review := null;
@@ -211,6 +202,21 @@ begin
       end if;
       if answer <> 'TAKEN' and op.status = 'UNRESOLVED' then
         op.leased_until := null;
+      end if;
+    end if;
+
+    if op.kind = 'AUTHORIZE' and op.status <> 'UNRESOLVED' and pay.review_evidence is not null then
+      -- The bank has placed what was not asked for, and says so whenever it is asked: nothing else is to be found.
+      insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+      select hold ->> 'bankId', op.id, pay.id, (hold ->> 'amountCents')::bigint,
+             coalesce((hold ->> 'expiresAt')::timestamptz, moment), moment
+      from jsonb_path_query(pay.review_evidence, '$[*].evidence') as hold
+      where hold ->> 'bankId' like 'auth\_%' and hold ->> 'amountCents' is not null
+        and hold ->> 'bankId' is distinct from pay.authorization_id
+        and not exists (select from payments p where p.authorization_id = hold ->> 'bankId')
+      on conflict (authorization_id) do nothing;
+      if found then
+        pay.possible_orphan_hold_since := null;
       end if;
     end if;
 

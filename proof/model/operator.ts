@@ -13,22 +13,20 @@ export async function settleFirst(process: Process, world: World, receipts: Rece
       ({ status, leasedUntil }) => status === 'UNRESOLVED' && leasedUntil === null,
     )
     const by = { paymentId: payment.id, actor: 'ops', reason: "as the bank's statement shows" }
+    const closing = { ...by, operationId: waiting?.id ?? null, bankReference: null }
     const gateway = process.gateway
     const operation = waiting ?? operations.find((one) => isUntold(one, payment))
     if (operation === undefined) {
       // An operation under way comes first, and may bring more.
       if (payment.reviewReason === null || operations.some(({ status }) => status === 'UNRESOLVED')) continue
-      await world.time.live(process, () =>
-        closeReview(gateway, { ...by, outcome: 'NO_CHANGE', bankReference: null }),
-      )
+      await world.time.live(process, () => closeReview(gateway, { ...closing, outcome: 'NO_CHANGE' }))
       return true
     }
     const made = world.bank.books.find(({ key }) => key === `op_${operation.id}`)
     await world.time.live(process, () => {
-      if (made === undefined)
-        return closeReview(gateway, { ...by, outcome: 'NOT_CARRIED_OUT', bankReference: null })
+      if (made === undefined) return closeReview(gateway, { ...closing, outcome: 'NOT_CARRIED_OUT' })
       return made.endpoint === 'voids'
-        ? closeReview(gateway, { ...by, outcome: 'CARRIED_OUT', bankReference: made.id })
+        ? closeReview(gateway, { ...closing, outcome: 'CARRIED_OUT', bankReference: made.id })
         : enterBankReference(gateway, { ...by, bankReference: made.id })
     })
     return true
@@ -39,7 +37,7 @@ export async function settleFirst(process: Process, world: World, receipts: Rece
 export async function rerun(process: Process, world: World, receipts: Receipts): Promise<void> {
   const payment = receipts.payments.at(-1)
   if (payment === undefined) return
-  const by = { paymentId: payment.id, actor: 'ops', reason: 'the bank is well again' }
+  const by = { paymentId: payment.id, operationId: null, actor: 'ops', reason: 'the bank is well again' }
   await world.time.live(process, () => rerunRecovery(process.gateway, by))
 }
 

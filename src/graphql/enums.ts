@@ -27,7 +27,7 @@ export const PaymentStateEnum = describedEnum<PaymentState>(
     EXPIRED: 'The hold ran out and was released; nothing was charged. Final.',
     DECLINED: 'The bank said no; nothing is held. Final.',
     FAILED:
-      'The authorization was never carried out at the bank; nothing is held. Pay again under a new key. Final.',
+      'The authorization was given up, and is never charged. A hold that may remain (`possibleOrphanHoldSince`) is released when it is found: VOIDED. Pay again under a new key.',
   },
 )
 

@@ -5,6 +5,7 @@ import {
   transitionOfCursor,
   transitionOfEventId,
   uuidOfCursor,
+  uuidOfOperationId,
   uuidOfPaymentId,
   uuidOfReconciliationId,
 } from '../payment/ids.ts'
@@ -56,6 +57,12 @@ export const paymentIdText = read(uuidOfPaymentId, 'must be a payment\'s id: "pa
 const CURSOR_REASON = 'must be a cursor that this API gave: endCursor, or the cursor of an edge'
 /** Comes out as the UUID. */
 export const cursorText = read(uuidOfCursor, CURSOR_REASON)
+
+/** Comes out as the UUID. */
+export const operationIdText = read(
+  uuidOfOperationId,
+  'must be an operation\'s id: "op_" and a UUID in lower case',
+)
 
 export const reconciliationIdText = read(
   uuidOfReconciliationId,

@@ -141,7 +141,7 @@ const PaymentDeclined = problemType('PaymentDeclined').implement({
 const BankUnavailable = problemType('BankUnavailable').implement({
   interfaces: [PaymentProblem],
   description:
-    'Definitely not carried out: the bank could not be reached, or did not do it. `retry` says whether the key is still free.',
+    'Not carried out, and never charged: the bank could not be reached, did not do it, or has no record of it. `retry` says whether the key is still free.',
 })
 
 const PaymentOutcomeUnknown = problemType('PaymentOutcomeUnknown').implement({

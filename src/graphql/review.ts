@@ -6,6 +6,7 @@ import { OPERATORS } from './audience.ts'
 import { builder } from './builder.ts'
 import { ReviewOutcomeEnum } from './enums.ts'
 import {
+  operationIdText,
   paymentIdText,
   REASON_TEXT,
   reasonText,
@@ -60,14 +61,23 @@ const ReviewResult = builder.unionType('ReviewResult', {
 
 const PAYMENT_ID = { description: 'The payment: `pay_...`.' }
 const REASON = { description: `Why, for whoever looks at it later. ${REASON_TEXT}` }
+const OPERATION_ID = {
+  required: false,
+  description: 'Which of its operations: `op_...`. Needed only where several wait, and then said so.',
+} as const
 const input = { paymentId: paymentIdText, reason: reasonText }
+const operationId = operationIdText.nullish().transform((id) => id ?? null)
 
 const RerunRecoveryInput = builder
   .inputType('RerunRecoveryInput', {
     description: 'A payment to let recovery try again on.',
-    fields: (t) => ({ paymentId: t.id(PAYMENT_ID), reason: t.string(REASON) }),
+    fields: (t) => ({
+      paymentId: t.id(PAYMENT_ID),
+      operationId: t.id(OPERATION_ID),
+      reason: t.string(REASON),
+    }),
   })
-  .validate(z.object(input))
+  .validate(z.object({ ...input, operationId }))
 
 const EnterBankReferenceInput = builder
   .inputType('EnterBankReferenceInput', {
@@ -87,6 +97,7 @@ const CloseReviewInput = builder
     description: "A case to close by what the bank's statement shows.",
     fields: (t) => ({
       paymentId: t.id(PAYMENT_ID),
+      operationId: t.id(OPERATION_ID),
       outcome: t.field({ type: ReviewOutcomeEnum, description: 'What the statement shows.' }),
       voidReference: t.string({
         required: false,
@@ -99,6 +110,7 @@ const CloseReviewInput = builder
   .validate(
     z.object({
       ...input,
+      operationId,
       outcome: z.enum(REVIEW_OUTCOMES),
       voidReference: voidReference.nullish().transform((id) => id ?? null),
     }),

@@ -16,7 +16,7 @@ const EXPLANATIONS: Record<ShipmentReason, string> = {
   REFUNDED: 'The charge was given back.',
   VOIDED: 'The hold was released.',
   DECLINED: 'The bank refused the card.',
-  FAILED: 'The authorization was never carried out.',
+  FAILED: 'The authorization failed: it is never charged.',
   NO_PAYMENT: 'The order has no payment.',
 }
 

@@ -9,7 +9,7 @@ import type { Operation } from '../payment/payment.ts'
 import { operationEnds } from './await-operation.ts'
 import { claimed, leaseMs, momentOf } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
-import { notAdmitted, orderBusy, problem } from './problems.ts'
+import { inFlight, notAdmitted, orderBusy, outcomeUnknown, problem } from './problems.ts'
 import type { Problem } from './problems.ts'
 import { refused, resultOf } from './result.ts'
 import type { Request, Result } from './result.ts'
@@ -65,9 +65,12 @@ export async function claimInTurn(
     if (row.answer === 'ABANDONED') {
       return refusal === null ? { abandoned: standingOf(row).operation } : answer(waiting.answer)
     }
-    // While nothing can be sent nobody is kept waiting: memory stays bounded. Nor for what has not begun.
-    if (refusal !== null || row.operation === null) break
-    await operationEnds(gateway, row.operation.id, waiting.deadlineMs)
+    // While nothing can be sent nobody is kept waiting: memory stays bounded.
+    if (refusal !== null) break
+    const { operation } = standingOf(row)
+    // Nor for an operator, or for what has not begun.
+    if (operation.leasedUntil === null) break
+    await operationEnds(gateway, operation.id, waiting.deadlineMs)
   }
   return answer(waiting.answer)
 }
@@ -108,7 +111,7 @@ function resultOfClaim(
     case 'NOT_ADMITTED':
       return refused(notAdmitted(refusal ?? DRAINING, payment))
     case 'IN_REVIEW':
-      return refused(problem('OUTCOME_UNKNOWN', { payment, message: IN_REVIEW }))
+      return refused(outcomeUnknown(standingOf(row).operation, payment))
     case 'CLAIMED':
     case 'ABANDONED':
     case 'IN_FLIGHT':
@@ -116,7 +119,7 @@ function resultOfClaim(
       return null
     case 'BUSY':
       waiting.answer =
-        request.kind === 'AUTHORIZE' ? orderBusy(payment) : problem('OPERATION_IN_FLIGHT', { payment })
+        request.kind === 'AUTHORIZE' ? orderBusy(payment) : inFlight(standingOf(row).operation, payment)
       return null
   }
 }
@@ -124,8 +127,6 @@ function resultOfClaim(
 const DRAINING: Refused = { retryAfterMs: 1_000, reason: 'The gateway is restarting' }
 /** What a claim may take: one that could not be answered in time is not begun, so that "in flight" is certain. */
 const CLAIM_MS = 50
-const IN_REVIEW =
-  'What the bank has done cannot be told by rule; an operator is looking at it. Do not treat it as failed. Repeat this request with the same key later to learn the outcome.'
 
 export type ClaimAnswer =
   'CLAIMED' | 'RESOLVED' | 'KEY_REUSED' | 'IN_FLIGHT' | 'ABANDONED' | 'IN_REVIEW' | 'BUSY' | 'NOT_ADMITTED'

@@ -55,8 +55,10 @@ const WORDINGS: Record<ProblemCode, Wording> = {
       const next =
         allowed.length === 0
           ? 'Nothing can be done with it any more.'
-          : `Allowed: ${allowed.join(', ').toLowerCase()}.`
-      return `The payment was ${detail.from ?? 'in another state'} and could not become ${detail.to ?? 'that'}. Nothing was done. ${next}`
+          : `Allowed then: ${allowed.join(', ').toLowerCase()}; ask under a new key.`
+      const what =
+        detail.from === detail.to ? 'already' : `and could not become ${detail.to ?? 'what was asked for'}`
+      return `The payment was ${detail.from ?? 'in another state'} ${what}. Nothing was done. ${next}`
     },
   },
   AUTHORIZATION_EXPIRED: {
@@ -69,13 +71,13 @@ const WORDINGS: Record<ProblemCode, Wording> = {
     retry: 'DO_NOT_RETRY',
     retryAfterMs: null,
     message: ({ detail }) =>
-      `The payment is over ${detail.actualAmountCents} cents, not the expected ${detail.expectedAmountCents}. Nothing was done. Look at the payment before you ask again.`,
+      `The payment is over ${detail.actualAmountCents} cents, not the expected ${detail.expectedAmountCents}. Nothing was done. Look at the payment before you ask again, under a new key.`,
   },
   ORDER_ALREADY_HAS_PAYMENT: {
     retry: 'DO_NOT_RETRY',
     retryAfterMs: null,
     message: () =>
-      'This order already has a payment. Nothing was charged for this request. If the order shall really be paid twice, say allowAnotherForOrder.',
+      'This order already has a payment. Nothing was charged for this request. If the order shall really be paid twice, say allowAnotherForOrder under a new key.',
   },
   CARD_INVALID: {
     retry: 'DO_NOT_RETRY',
@@ -141,7 +143,7 @@ const WORDINGS: Record<ProblemCode, Wording> = {
     retry: 'DO_NOT_RETRY',
     retryAfterMs: null,
     message: () =>
-      'The input is not valid; the fields tell where and why. Nothing was stored or sent. Correct it and ask again.',
+      'The input is not valid; the fields tell where and why. Nothing was stored or sent, and no key was used up. Correct it and ask again.',
   },
 }
 
@@ -165,16 +167,30 @@ export function problem(
 export function storedProblem(operation: Operation, payment: Payment | null): Problem {
   if (operation.code === null)
     throw new Error(`operation ${operation.id} is ${operation.status} and has no problem`)
-  const { code, kind, ambiguousAt } = operation
-  const message =
-    code === 'BANK_UNAVAILABLE' && kind === 'AUTHORIZE' && ambiguousAt !== null ? HOLD_MAY_REMAIN : {}
-  return problem(operation.code, { detail: operation.detail ?? {}, payment, ...message })
+  const { code, kind, detail } = operation
+  const mayBeHeld = kind === 'AUTHORIZE' && payment !== null && payment.possibleOrphanHoldSince !== null
+  const message = code === 'BANK_UNAVAILABLE' && mayBeHeld ? { message: MAY_BE_HELD } : {}
+  return problem(code, { detail: detail ?? {}, payment, ...message })
 }
 
-const HOLD_MAY_REMAIN = {
-  message:
-    'The payment was not authorized, and never will be under this key: nothing is charged. The amount may still be held on the card; the gateway looks for such a hold and releases it. Ask again later under a new key.',
+const MAY_BE_HELD =
+  'The payment was not authorized, and never will be under this key: nothing is charged. The amount may still be held on the card; such a hold is released when it is found. Ask again later under a new key.'
+
+/** What a client is told of an operation that is not resolved. */
+export function outcomeUnknown({ leasedUntil }: Operation, payment: Payment | null): Problem {
+  return problem('OUTCOME_UNKNOWN', { payment, ...(leasedUntil === null ? { message: IN_REVIEW } : {}) })
 }
+
+const IN_REVIEW =
+  'What the bank has done cannot be told by rule; an operator is looking at it. Do not treat it as failed. Repeat this request with the same key later to learn the outcome.'
+
+/** What a client is told whom another operation keeps waiting. */
+export function inFlight({ leasedUntil }: Operation, payment: Payment | null): Problem {
+  return problem('OPERATION_IN_FLIGHT', { payment, ...(leasedUntil === null ? { message: WAITS } : {}) })
+}
+
+const WAITS =
+  'Another operation on this payment waits for an operator, since what the bank has done cannot be told by rule. Nothing was done for this request. Ask again when it has ended, if it still applies.'
 
 /** An order whose payment is under way, or about to end, may yet be paid by this request: the key stays free. */
 export function orderBusy(payment: Payment | null): Problem {
@@ -182,7 +198,11 @@ export function orderBusy(payment: Payment | null): Problem {
     payment?.state === 'PENDING'
       ? 'A payment for this order is under way'
       : "This order's payment has expired, or is being voided or refunded, and has not ended yet"
-  const message = `${what}. Nothing was done for this request. Ask again when the other one has ended.`
+  const orElse =
+    payment?.state === 'PENDING'
+      ? ''
+      : ' Or, if the order shall really be paid twice, say allowAnotherForOrder.'
+  const message = `${what}. Nothing was done for this request. Ask again when the other one has ended.${orElse}`
   return problem('ORDER_ALREADY_HAS_PAYMENT', { payment, retry: 'WAIT', retryAfterMs: WAIT_MS, message })
 }
 

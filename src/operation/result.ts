@@ -8,7 +8,7 @@ import type {
   ReleaseInput,
   Transition,
 } from '../payment/payment.ts'
-import { problem, storedProblem } from './problems.ts'
+import { outcomeUnknown, storedProblem } from './problems.ts'
 import type { Problem } from './problems.ts'
 import type { Standing } from './standing.ts'
 
@@ -33,7 +33,7 @@ export function resultOf({ operation, payment, transition }: Standing, replayed:
   const of = { operation: operationId(operation.id), replayed }
   switch (operation.status) {
     case 'UNRESOLVED':
-      return { is: 'problem', problem: problem('OUTCOME_UNKNOWN', { payment }), ...of, replayed: false }
+      return { is: 'problem', problem: outcomeUnknown(operation, payment), ...of, replayed: false }
     case 'REFUSED':
       return { is: 'problem', problem: storedProblem(operation, payment), ...of }
     case 'SUCCEEDED':

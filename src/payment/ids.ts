@@ -32,6 +32,7 @@ export const discrepancyId = (uuid: string) => `dis_${uuid}`
 
 /** The UUID of `pay_<uuid>`, or null when it is no payment's id. */
 export const uuidOfPaymentId = (text: string) => uuidOf('pay', text)
+export const uuidOfOperationId = (text: string) => uuidOf('op', text)
 export const uuidOfReconciliationId = (text: string) => uuidOf('rec', text)
 
 function uuidOf(prefix: string, text: string): string | null {

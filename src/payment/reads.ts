@@ -45,10 +45,20 @@ export async function paymentByBankReference(gateway: Gateway, reference: string
   return payment ?? null
 }
 
-/** Whether a payment has this id of the bank's, or a stray hold is recorded under it. */
-export async function isRecorded(gateway: Gateway, reference: string): Promise<boolean> {
-  const strays = await answered(gateway.sql`select from stray_holds where authorization_id = ${reference}`)
-  return strays.length > 0 || (await paymentByBankReference(gateway, reference)) !== null
+/** The payment that has this id of the bank's, a stray hold of that id, or, if not `payment` itself, evidence of it. */
+export async function ownerOf(gateway: Gateway, reference: string, payment: string): Promise<string | null> {
+  const asEvidence = [{ evidence: { bankId: reference } }]
+  const [owner] = await answered(gateway.sql<{ id: string }[]>`
+    select id from payments
+    where authorization_id = ${reference} or capture_id = ${reference}
+       or void_id = ${reference} or refund_id = ${reference}
+    union all
+    select payment_id from stray_holds where authorization_id = ${reference}
+    union all
+    select id from payments
+    where review_reason is not null and id <> ${payment} and review_evidence @> ${gateway.sql.json(asEvidence)}
+    limit 1`)
+  return owner?.id ?? null
 }
 
 /** Newest first, the newest hundred. */
@@ -102,6 +112,14 @@ export async function operationsOfPayments(
     cross join lateral (select * from operations o where o.payment_id = wanted.id
                         order by o.id desc limit ${NEWEST_MAX}) as newest
     order by newest.id`)
+}
+
+/** Oldest first: what was sent to the bank and may matter yet. Of what was only refused there is no end. */
+export async function operationsThatCount(gateway: Gateway, paymentId: string): Promise<Operation[]> {
+  return await answered(gateway.sql<Operation[]>`
+    select * from operations
+    where payment_id = ${paymentId} and (status <> 'REFUSED' or kind = 'AUTHORIZE' and attempt > 0)
+    order by id`)
 }
 
 /** At most one of each payment. The release of a stray hold is none: it leaves the payment free. */

@@ -40,6 +40,7 @@ function reasonOf(
   const { state } = payment
   switch (state) {
     case 'PENDING':
+      return payment.reviewReason === null ? state : 'UNDER_REVIEW'
     case 'REFUNDED':
     case 'VOIDED':
     case 'DECLINED':

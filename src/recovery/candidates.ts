@@ -3,7 +3,8 @@ import type { Gateway } from '../gateway.ts'
 
 /** A hold that the bank has and no receipt names. `at`: when it was placed, by the bank's clock. */
 export type Hold = { id: string; amountCents: number; at: Date | string }
-export type Candidate = { paymentId: string; isRecovering: boolean }
+/** `isRecovering`: recovery finds out what became of it; `looksAgain`: it failed, and the bank will be asked once more. */
+export type Candidate = { paymentId: string; isRecovering: boolean; looksAgain: boolean }
 
 /** The end of a statement may be written while it is exported, and clocks differ. */
 export const MARGIN_MS = 60_000
@@ -19,19 +20,20 @@ export async function candidatesFor(
   const longestMs = settings.attemptTimeoutMs + settings.quietPeriodMs + MARGIN_MS
   const rows = await answered(sql<(Candidate & { id: string })[]>`
     with unknown as (
-      select o.payment_id, o.status, o.leased_until, p.amount_cents, coalesce(o.ambiguous_at, o.sent_at) as sent_at
+      select o.*, p.amount_cents
       from payments p join operations o on o.payment_id = p.id and o.kind = 'AUTHORIZE'
-      where p.possible_orphan_hold_since is not null
-      union
-      select o.payment_id, o.status, o.leased_until, p.amount_cents, coalesce(o.ambiguous_at, o.sent_at)
+      where p.possible_orphan_hold_since is not null and o.status <> 'UNRESOLVED'
+      union all
+      select o.*, p.amount_cents
       from operations o join payments p on p.id = o.payment_id
       where o.status = 'UNRESOLVED' and o.kind = 'AUTHORIZE'
     )
-    select l.id, u.payment_id, u.status = 'UNRESOLVED' and u.leased_until is not null as is_recovering
+    select l.id, u.payment_id, u.status = 'UNRESOLVED' and u.leased_until is not null as is_recovering,
+           u.look_again_at is not null as looks_again
     from jsonb_to_recordset(${sql.json(holds as never)}) as l (id text, "amountCents" bigint, at timestamptz)
     join unknown u on u.amount_cents = l."amountCents"
-      and l.at between u.sent_at - ${MARGIN_MS} * interval '1 millisecond'
-                   and u.sent_at + ${longestMs} * interval '1 millisecond'
+      and l.at between coalesce(u.ambiguous_at, u.sent_at) - ${MARGIN_MS} * interval '1 millisecond'
+                   and coalesce(u.ambiguous_at, u.sent_at) + ${longestMs} * interval '1 millisecond'
     order by u.payment_id`)
   for (const { id, ...candidate } of rows) found.set(id, [...(found.get(id) ?? []), candidate])
   return found

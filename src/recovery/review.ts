@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { BankEndpoint, ExchangeRecord, Fact, Looked } from '../bank/bank.ts'
+import type { ExchangeRecord } from '../bank/bank.ts'
 import { persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import { claimAgain, TAKEOVER } from '../operation/claim-again.ts'
@@ -10,10 +10,10 @@ import { refused } from '../operation/result.ts'
 import { lookAgain } from '../operation/look-again.ts'
 import { before, takeOver } from '../operation/run.ts'
 import { settle } from '../operation/settle.ts'
-import { paymentId, timeOrderedId } from '../payment/ids.ts'
-import type { Audit, AuditAction, AuditLine, Operation, OperationKind, Payment } from '../payment/payment.ts'
-import { auditLinesOfPayments, isRecorded, operationsOfPayments, paymentsById } from '../payment/reads.ts'
-import { candidatesFor } from './candidates.ts'
+import { operationId as opId, timeOrderedId } from '../payment/ids.ts'
+import type { Audit, AuditAction, AuditLine, Operation, Payment } from '../payment/payment.ts'
+import { auditLinesOfPayments, operationsThatCount, paymentsById } from '../payment/reads.ts'
+import { confirm, REFERENCES } from './reference.ts'
 
 /**
  * What no rule can settle, an operator does: by a reference that the bank confirms, by letting recovery try again, or by
@@ -21,17 +21,20 @@ import { candidatesFor } from './candidates.ts'
  * that has the effect. None of them is another way to money: what they learn is settled like any other answer.
  */
 export type ByOperator = { paymentId: string; actor: string; reason: string }
+/** `operationId`: null where only one can be meant. */
+type OfSeveral = ByOperator & { operationId: string | null }
 export type Reviewed =
   { is: 'reviewed'; payment: Payment; auditLine: AuditLine } | { is: 'problem'; problem: Problem }
 
 /** Lets recovery try again now: an operation in review, one whose lease ran out, a late look. */
-export async function rerunRecovery(gateway: Gateway, by: ByOperator): Promise<Reviewed> {
+export async function rerunRecovery(gateway: Gateway, { operationId, ...by }: OfSeveral): Promise<Reviewed> {
   const about = await find(gateway, by)
   if (about === null) return refuse('PAYMENT_NOT_FOUND')
   const { payment, operations } = about
   const audit = auditOf(by, 'RERUN_RECOVERY', {})
-  const unresolved = operations.find(({ status }) => status === 'UNRESOLVED')
-  const toLookAt = operations.find(({ lookAgainAt }) => lookAgainAt !== null)
+  const meant = operations.filter(({ id }) => operationId === null || id === operationId)
+  const unresolved = meant.find(({ status }) => status === 'UNRESOLVED')
+  const toLookAt = meant.find(({ lookAgainAt }) => lookAgainAt !== null)
   if (unresolved === undefined && toLookAt === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
 
   const deadlineMs = gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs
@@ -60,41 +63,37 @@ export async function enterBankReference(
     return notConfirmed(payment, 'it is no authorization (auth_), capture (cap_) or refund (ref_)')
   const operation = operations.findLast((one) => one.kind === kind.of && kind.isMissing(one, payment))
   if (operation === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
-  if (await isRecorded(gateway, bankReference)) return notConfirmed(payment, 'a payment has it already')
-
-  const { found, calls } = await lookTwice(gateway, kind.endpoint, bankReference)
-  if (found.is === 'noAnswer')
+  const said = await confirm(gateway, { payment, operation, kind, bankReference })
+  if (said.is === 'noAnswer')
     return refuse('BANK_UNAVAILABLE', { payment, retry: 'WAIT', message: BANK_DOES_NOT_SAY })
-  if (found.is === 'notFound') return notConfirmed(payment, 'the bank does not know it')
-  const unlike = [
-    ...(found.amountCents === payment.amountCents ? [] : ['amount']),
-    ...(found.currency === payment.currency ? [] : ['currency']),
-    ...(found.parentId === kind.parentOf(payment) ? [] : ['authorization or capture']),
-  ]
-  if (unlike.length > 0) return notConfirmed(payment, `at the bank it has another ${unlike.join(' and ')}`)
-  const why = operation.kind === 'AUTHORIZE' ? await whyNotOf(gateway, payment, found.fact) : null
-  if (why !== null) return notConfirmed(payment, why)
+  if (said.is === 'refused') return notConfirmed(payment, said.why)
   const audit = auditOf(by, 'ENTER_BANK_REFERENCE', { bankReference })
-  const conclusion: Conclusion = { is: 'FACT', ...found.fact }
+  const conclusion: Conclusion = { is: 'FACT', ...said.fact }
+  const { calls } = said
   return await settleByWord(gateway, by, operation, randomUUID(), { conclusion, calls, audit }, payment)
 }
 
 /** `bankReference`: the id of a void, which the bank has no GET for. */
-export type Closing = ByOperator & { outcome: ReviewOutcome; bankReference: string | null }
+export type Closing = OfSeveral & { outcome: ReviewOutcome; bankReference: string | null }
 export const REVIEW_OUTCOMES = ['CARRIED_OUT', 'NOT_CARRIED_OUT', 'NO_CHANGE'] as const
 export type ReviewOutcome = (typeof REVIEW_OUTCOMES)[number]
 
 /** Ends a case by the outcome that the bank's statement shows. Only an operation in review takes an operator's word. */
 export async function closeReview(
   gateway: Gateway,
-  { outcome, bankReference, ...by }: Closing,
+  { operationId, outcome, bankReference, ...by }: Closing,
 ): Promise<Reviewed> {
   const about = await find(gateway, by)
   if (about === null) return refuse('PAYMENT_NOT_FOUND')
   const { payment, operations } = about
   const audit = auditOf(by, 'CLOSE_REVIEW', { outcome, bankReference })
   const unresolved = operations.filter(({ status }) => status === 'UNRESOLVED')
-  const operation = unresolved.find(({ leasedUntil }) => leasedUntil === null)
+  const waiting = unresolved.filter(
+    ({ id, leasedUntil }) => leasedUntil === null && (operationId === null || id === operationId),
+  )
+  const [operation, another] = waiting
+  if (another !== undefined) return refuse('NOTHING_TO_SETTLE', { payment, message: whichOf(waiting) })
+  if (operation === undefined && operationId !== null) return refuse('NOTHING_TO_SETTLE', { payment })
   if (unresolved.length > 0 && (operation === undefined || outcome === 'NO_CHANGE'))
     return refuse(operation === undefined ? 'OPERATION_IN_FLIGHT' : 'NOTHING_TO_SETTLE', { payment })
   if (operation === undefined) {
@@ -124,74 +123,12 @@ export async function closeReview(
   )
 }
 
-/** What can be looked up at the bank, and what of ours may lack it. */
-const REFERENCES: readonly {
-  prefix: string
-  endpoint: Exclude<BankEndpoint, 'voids'>
-  of: OperationKind
-  isMissing: (operation: Operation, payment: Payment) => boolean
-  parentOf: (payment: Payment) => string | null
-}[] = [
-  {
-    prefix: 'auth_',
-    endpoint: 'authorizations',
-    of: 'AUTHORIZE',
-    // Of one that failed it is a stray hold, to be released; only where one may have been left.
-    isMissing: ({ status }, { possibleOrphanHoldSince }) =>
-      status === 'UNRESOLVED' || (status === 'REFUSED' && possibleOrphanHoldSince !== null),
-    parentOf: () => null,
-  },
-  {
-    prefix: 'cap_',
-    endpoint: 'captures',
-    of: 'CAPTURE',
-    isMissing: ({ status }, { captureId }) =>
-      status === 'UNRESOLVED' || (status === 'SUCCEEDED' && captureId === null),
-    parentOf: ({ authorizationId }) => authorizationId,
-  },
-  {
-    prefix: 'ref_',
-    endpoint: 'refunds',
-    of: 'REFUND',
-    isMissing: ({ status }, { refundId }) =>
-      status === 'UNRESOLVED' || (status === 'SUCCEEDED' && refundId === null),
-    parentOf: ({ captureId }) => captureId,
-  },
-]
-
-/** A hold names no payment: whose it is only its time can contradict, and recovery, which asks by key. */
-async function whyNotOf(
-  gateway: Gateway,
-  payment: Payment,
-  { bankId, bankAt }: Fact,
-): Promise<string | null> {
-  const hold = { id: bankId, amountCents: payment.amountCents, at: bankAt }
-  const candidates = (await candidatesFor(gateway, [hold])).get(bankId) ?? []
-  if (!candidates.some(({ paymentId }) => paymentId === payment.id))
-    return `the bank placed it at ${bankAt}, and not when this payment was asked for`
-  const other = candidates.find((one) => one.isRecovering && one.paymentId !== payment.id)
-  return other === undefined
-    ? null
-    : `it may be that of ${paymentId(other.paymentId)}, whose recovery still asks the bank; enter it when that has ended`
-}
-
+const whichOf = (operations: readonly Operation[]) =>
+  `Several of its operations wait: ${operations.map(({ id, kind }) => `${opId(id)} (${kind})`).join(', ')}. Nothing was changed. Say which one is meant, by its operationId.`
 const BANK_DOES_NOT_SAY =
   'The bank does not say whether it knows this reference. Nothing was changed. Enter it again when the bank answers.'
 const ENTER_IT =
   "An authorization is believed by its reference only. Nothing was changed. Enter the one that the bank's statement shows, or close the case as not carried out."
-
-/** "Not found" is also what a fault of the bank's database looks like: it counts when a healthy bank repeats it. */
-async function lookTwice(gateway: Gateway, endpoint: Exclude<BankEndpoint, 'voids'>, id: string) {
-  const first = await gateway.bank.look(endpoint, id)
-  if (first.found.is !== 'notFound') return first
-  const health = await gateway.bank.healthy()
-  if (!health.healthy) {
-    const found: Looked = { is: 'noAnswer', reason: 'the bank is not healthy' }
-    return { found, calls: [...first.calls, ...health.calls] }
-  }
-  const second = await gateway.bank.look(endpoint, id)
-  return { found: second.found, calls: [...first.calls, ...health.calls, ...second.calls] }
-}
 
 async function settleByWord(
   gateway: Gateway,
@@ -234,9 +171,7 @@ async function whatWasDone(
 
 async function find(gateway: Gateway, { paymentId }: ByOperator) {
   const [payment] = await paymentsById(gateway, [paymentId])
-  return payment === undefined
-    ? null
-    : { payment, operations: await operationsOfPayments(gateway, [paymentId]) }
+  return payment === undefined ? null : { payment, operations: await operationsThatCount(gateway, paymentId) }
 }
 
 function auditOf(by: ByOperator, action: AuditAction, detail: Audit['detail']): Audit {

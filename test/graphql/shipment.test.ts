@@ -85,6 +85,9 @@ describe('shipmentCheck', () => {
     const authorizing = authorized(client, { orderId })
     await asking.arrived
     expect(await check()).toMatchObject(no('PENDING'))
+    await sql`update payments set review_reason = 'odd', review_since = now() where order_id = ${orderId}`
+    expect(await check()).toMatchObject(no('UNDER_REVIEW'))
+    await sql`update payments set review_reason = null, review_since = null where order_id = ${orderId}`
     asking.open()
     const { id } = await authorizing
     const releasing = bank.faults.hold('before', { endpoint: 'voids' })

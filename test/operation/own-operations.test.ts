@@ -86,7 +86,7 @@ describe('the gateway', () => {
     expect(await client.authorize(paidAgain)).toMatchObject({
       code: 'ORDER_ALREADY_HAS_PAYMENT',
       retry: 'WAIT',
-      message: expect.stringContaining('has expired'),
+      message: expect.stringMatching(/has expired.*allowAnotherForOrder/),
       payment: { id },
     })
     const input = { paymentId, expectedAmountCents: null }
@@ -94,6 +94,21 @@ describe('the gateway', () => {
     expect(await client.authorize(paidAgain)).toMatchObject({
       replayed: false,
       payment: { state: 'AUTHORIZED' },
+    })
+  })
+
+  it('keeps nobody waiting for an operator', { timeout: 10_000 }, async () => {
+    const orderId = randomUUID()
+    const { id } = await authorized(client, { orderId })
+    bank.faults.add('other-parent', { endpoint: 'voids', probe: false })
+    expect(await client.void({ paymentId: id })).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+    expect(await client.capture({ paymentId: id })).toMatchObject({
+      code: 'OPERATION_IN_FLIGHT',
+      message: expect.stringContaining('waits for an operator'),
+    })
+    expect(await client.authorize({ orderId })).toMatchObject({
+      code: 'ORDER_ALREADY_HAS_PAYMENT',
+      retry: 'WAIT',
     })
   })
 

@@ -372,8 +372,17 @@ describe('settle', () => {
     await one('claim', [capture])
     const refused = { answer: 'RESOLVED', operation: { code: 'ORDER_ALREADY_HAS_PAYMENT' } }
     expect(await one('claim', [again()])).toMatchObject(refused)
-    // Whichever way it ends, it ends soon.
     const expired = new Date('2030-01-02T00:00:00Z')
+    // Nobody has begun to release it. A process of the release before wants an operation to wait for, too.
+    const [other, otherId] = [authorizeItem(), `auth_${randomUUID()}`]
+    await one('claim', [other])
+    await one('settle', [outcome(other, fact(otherId))])
+    const next = authorizeItem({ input: other['input'], orderId: other.orderId })
+    expect(await one('claim', [next], expired)).toMatchObject({
+      answer: 'BUSY',
+      operation: { id: other.operationId },
+    })
+    // Whichever way it ends, it ends soon.
     expect(await one('claim', [again()], expired)).toMatchObject({
       answer: 'BUSY',
       operation: { id: capture.operationId },
@@ -464,7 +473,28 @@ describe('settle', () => {
       await sql`select payment_id from stray_holds where authorization_id in ('auth_live', 'auth_dead')`,
     ).toEqual([{ paymentId: dead.paymentId }])
 
-    // Two processes at the same moment: each saw nothing of the other.
+    // In one statement, and in those of two processes, of which neither sees yet what the other writes.
+    const [fourth, fifth] = [authorizeItem(), authorizeItem()]
+    await call('claim', [fourth, fifth])
+    const both = [outcome(fourth, fact('auth_4')), outcome(dead, fact('auth_4'))]
+    await expect(call('settle', both)).rejects.toEqual(duplicate)
+    await driver
+      .begin(async (transaction) => {
+        await transaction`select from settle(${transaction.json([outcome(fifth, fact('auth_5'))] as never)})`
+        const fate = one('settle', [outcome(dead, fact('auth_5'))]).catch((error: unknown) => error)
+        const isOver = fate.then(() => true)
+        const waits = async () => {
+          const locks = await sql`
+            select from pg_locks where locktype = 'advisory' and not granted
+              and database = (select oid from pg_database where datname = current_database())`
+          return locks.length > 0
+        }
+        while (!(await Promise.race([isOver, waits()])));
+        return { fate }
+      })
+      .then(async ({ fate }) => expect(await fate).toEqual(duplicate))
+
+    // Whatever else has written it.
     await sql`insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
       values ('auth_live', ${dead.operationId}, ${dead.paymentId}, 100, now(), now())`
     const input = { paymentId: dead.paymentId, authorizationId: 'auth_live' }

@@ -87,11 +87,11 @@ async function forgottenAuthorize(amountCents = 4_999) {
 }
 
 /** FAILED after an attempt of which nobody knew the outcome; `drop-after-store` has left a hold. */
-async function failedAuthorize(fault: 'drop-before' | 'drop-after-store') {
+async function failedAuthorize(fault: 'drop-before' | 'drop-after-store', amountCents = 4_999) {
   bank.faults.add(fault, { endpoint: 'authorizations', probe: false })
   bank.faults.add('lookup-fault', { endpoint: 'authorizations', probe: true, times: null })
   laterMs = 0
-  const { payment } = await client.authorize()
+  const { payment } = await client.authorize({ amountCents })
   const id = payment?.id ?? ''
   laterMs = 10_000
   while ((await stateOf(id)) === 'PENDING') await sweep(gateway)
@@ -99,6 +99,19 @@ async function failedAuthorize(fault: 'drop-before' | 'drop-after-store') {
   const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
   return { id, authorizationId: hold?.id ?? '' }
 }
+
+/** The bank has placed the last hold over another amount, and says so by its key and by GET. */
+async function makeLastHold(amountCents: number): Promise<string> {
+  const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
+  const id = hold?.id ?? ''
+  await bank.sql`update transactions set amount_cents = ${amountCents} where id = ${id}`
+  await bank.sql`
+    update idempotency_keys set body = (body::jsonb || ${bank.sql.json({ amount: amountCents })})::text
+    where body like ${`%${id}%`}`
+  return id
+}
+const voidsOf = async (hold: string) =>
+  (await bank.transactions('VOID')).filter((row) => row.reference_id === hold)
 
 /** CAPTURED for certain, but the bank has lost the key, and nobody knows the id. */
 async function capturedWithoutId() {
@@ -143,16 +156,73 @@ describe('what the bank did otherwise than it was asked', () => {
     expect(await stateOf(payment.id)).toBe('REFUNDED')
   })
 
-  it('may have left a hold, so an authorize that the bank then denies is marked', async () => {
-    const orderId = randomUUID()
+  it('has left a hold, which is released when the bank then denies the authorize, and the case ends', async () => {
     bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
-    const { payment } = await client.authorize({ orderId })
+    const { payment } = await client.authorize({ amountCents: 2_222 })
+    const id = payment?.id ?? ''
+    await makeLastHold(2_223)
     laterMs = 10_000
     bank.faults.add('lookup-fault', { endpoint: 'authorizations', probe: true, times: 3 })
-    await rerun(payment?.id ?? '')
+    await rerun(id)
+    expect(await stateOf(id)).toBe('FAILED')
+    await sweep(gateway)
+    expect(await stateOf(id)).toBe('VOIDED')
+    expect(await close(id, 'NO_CHANGE')).toMatchObject({ payment: { state: 'VOIDED', review: null } })
+    laterMs = 6 * 60_000
+    await sweep(gateway)
     const [row] =
-      await database.sql`select state, possible_orphan_hold_since as mark from payments where order_id = ${orderId}`
-    expect(row).toMatchObject({ state: 'FAILED', mark: expect.any(Date) })
+      await database.sql`select review_reason, possible_orphan_hold_since as mark from payments where id = ${id.slice(4)}`
+    expect(row).toEqual({ reviewReason: null, mark: null })
+  })
+
+  it('is told as what it is: nobody asks the bank any more, an operator looks', async () => {
+    bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
+    expect(await client.authorize()).toMatchObject({
+      code: 'OUTCOME_UNKNOWN',
+      retry: 'SAME_KEY',
+      message: expect.stringContaining('an operator is looking at it'),
+    })
+  })
+
+  it('and only a late look shows, is released too', async () => {
+    const { id } = await failedAuthorize('drop-after-store', 7_311)
+    const hold = await makeLastHold(9_999)
+    laterMs = 6 * 60_000
+    await sweep(gateway)
+    await sweep(gateway)
+    expect(await stateOf(id)).toBe('VOIDED')
+    expect(await voidsOf(hold)).toHaveLength(1)
+    expect(await close(id, 'NO_CHANGE')).toMatchObject({
+      auditLine: { closedReview: expect.stringContaining('does not fit the request') },
+    })
+  })
+
+  it('is released when an operator finds the hold that was asked for', async () => {
+    bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
+    const { payment } = await client.authorize({ amountCents: 6_177 })
+    const wrong = await makeLastHold(1_000)
+    const right = await holdAtTheBank(6_177)
+    expect(await enter(payment?.id ?? '', right)).toMatchObject({
+      payment: { state: 'AUTHORIZED', authorizationId: right, review: null },
+    })
+    await sweep(gateway)
+    expect([await voidsOf(wrong), await voidsOf(right)]).toMatchObject([[{}], []])
+  })
+
+  it('is no other payment’s, however well amount and time agree', async () => {
+    const { id } = await failedAuthorize('drop-before', 3_777)
+    bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
+    const { payment } = await client.authorize({ amountCents: 3_777 })
+    const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
+    expect(await enter(id, hold?.id ?? '')).toMatchObject({
+      code: 'BANK_REFERENCE_REFUSED',
+      message: expect.stringContaining(payment?.id ?? 'none'),
+    })
+    // The bank confirms it to the payment that it was given to.
+    expect(await enter(payment?.id ?? '', hold?.id ?? '')).toMatchObject({ payment: { state: 'AUTHORIZED' } })
+    expect(
+      await database.sql`select from stray_holds where authorization_id = ${hold?.id ?? ''}`,
+    ).toHaveLength(0)
   })
 })
 
@@ -210,9 +280,7 @@ describe('a reference from the statement', () => {
     expect(await enter(id, authorizationId)).toMatchObject({ payment: { state: 'FAILED' } })
     await sweep(gateway)
     expect(await stateOf(id)).toBe('VOIDED')
-    expect(
-      (await bank.transactions('VOID')).filter((row) => row.reference_id === authorizationId),
-    ).toHaveLength(1)
+    expect(await voidsOf(authorizationId)).toHaveLength(1)
   })
 
   it.each([
@@ -263,6 +331,26 @@ describe('a reference from the statement', () => {
     expect(await enter(id, hold?.id ?? '')).toMatchObject({
       message: expect.stringContaining('has it already'),
     })
+  })
+
+  it('that a late look may show to be of another payment charges nobody', async () => {
+    bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
+    const { payment } = await client.authorize({ amountCents: 5_433 })
+    const other = await failedAuthorize('drop-after-store', 5_433)
+    expect(await enter(payment?.id ?? '', other.authorizationId)).toMatchObject({
+      code: 'BANK_REFERENCE_REFUSED',
+      message: expect.stringContaining(other.id),
+    })
+  })
+
+  it('is entered however often others were refused meanwhile', async () => {
+    const { id, captureId } = await capturedWithoutId()
+    expect(await client.refund({ paymentId: id })).toMatchObject({ code: 'BANK_REFERENCE_MISSING' })
+    await database.sql`
+      insert into operations select (jsonb_populate_record(o, jsonb_build_object(
+        'id', gen_random_uuid(), 'idempotency_key', gen_random_uuid()))).*
+      from operations o, generate_series(1, 200) where o.payment_id = ${id.slice(4)} and o.kind = 'REFUND'`
+    expect(await enter(id, captureId)).toMatchObject({ payment: { captureId } })
   })
 
   it('that is a stray hold of another already is refused, and its own is still looked for', async () => {
@@ -384,8 +472,7 @@ describe('a case is closed by what the statement shows', () => {
     expect(await close(id, 'NOT_CARRIED_OUT')).toMatchObject({ payment: { state: 'FAILED', review: null } })
     await sweep(gateway)
     expect(await stateOf(id)).toBe('VOIDED')
-    const released = (await bank.transactions('VOID')).filter((row) => row.reference_id === hold?.id)
-    expect(released).toHaveLength(1)
+    expect(await voidsOf(hold?.id ?? '')).toHaveLength(1)
   })
 
   it('an authorize is never taken for carried out without its reference', async () => {
@@ -406,6 +493,37 @@ describe('a case is closed by what the statement shows', () => {
     expect(row?.['voidId']).toBe(voidReference)
   })
 
+  it('the operation that is meant, where two wait', async () => {
+    const { id } = await failedAuthorize('drop-before', 1_010)
+    const holds = [await holdAtTheBank(1_010), await holdAtTheBank(1_010)]
+    // Both were voided at the bank's desk.
+    const voids = await Promise.all(holds.map((hold) => atTheBank('voids', { authorization_id: hold })))
+    await database.sql`
+      insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+      select hold, o.id, o.payment_id, 1010, now() + interval '7 days', now()
+      from operations o, unnest(${holds}::text[]) as hold where o.payment_id = ${id.slice(4)}`
+    await sweep(gateway)
+    const releases = await database.sql<{ id: string; hold: string }[]>`
+      select 'op_' || id as id, input ->> 'authorizationId' as hold from operations
+      where payment_id = ${id.slice(4)} and kind = 'RELEASE' and status = 'UNRESOLVED' and leased_until is null`
+    expect(releases).toHaveLength(2)
+    const voidReference = voids[1]?.['void_id']
+    expect(await close(id, 'CARRIED_OUT', { voidReference })).toMatchObject({
+      code: 'NOTHING_TO_SETTLE',
+      message: expect.stringContaining(releases[0]?.id ?? 'none'),
+    })
+    const meant = releases.find(({ hold }) => hold === holds[1])
+    await close(id, 'CARRIED_OUT', { voidReference, operationId: meant?.id })
+    expect(
+      await database.sql`
+        select authorization_id as hold from stray_holds where payment_id = ${id.slice(4)} and released_at is not null`,
+    ).toEqual([{ hold: holds[1] }])
+    // It waits no more.
+    expect(await close(id, 'CARRIED_OUT', { voidReference, operationId: meant?.id })).toMatchObject({
+      code: 'NOTHING_TO_SETTLE',
+    })
+  })
+
   it('dealt with: the review ends, the evidence is kept in the line', async () => {
     const payment = await authorized(client)
     bank.faults.add('card-or-parent-not-found', { endpoint: 'captures', probe: false, times: 3 })
@@ -422,11 +540,18 @@ describe('a case is closed by what the statement shows', () => {
 
   it('a possible orphan hold that was none is unmarked, and looked for no more', async () => {
     bank.faults.add('drop-before', { endpoint: 'authorizations', probe: false })
-    const { payment } = await client.authorize()
+    const input = { idempotencyKey: randomUUID(), orderId: randomUUID() }
+    const { payment } = await client.authorize(input)
     const id = payment?.id ?? ''
     laterMs = 10_000
     while ((await stateOf(id)) === 'PENDING') await sweep(gateway)
+    expect(await client.authorize(input)).toMatchObject({ message: expect.stringContaining('held') })
     expect(await close(id, 'NOT_CARRIED_OUT')).toMatchObject({ payment: { state: 'FAILED' } })
+    // Its client was told that the amount may be held; that is over, too.
+    expect(await client.authorize(input)).toMatchObject({
+      code: 'BANK_UNAVAILABLE',
+      message: expect.not.stringContaining('held'),
+    })
     const rows = await database.sql`
       select p.possible_orphan_hold_since as mark, o.look_again_at as look
       from payments p join operations o on o.payment_id = p.id where p.id = ${id.slice(4)}`

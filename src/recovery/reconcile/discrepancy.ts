@@ -74,10 +74,10 @@ export function adviceOn(discrepancy: Discrepancy): string {
 
 /** A kind without advice does not compile. */
 const ADVICE: Record<DiscrepancyKind, (about: Discrepancy) => string> = {
-  ORPHAN_HOLD: ({ ours, bankReference }) =>
+  ORPHAN_HOLD: ({ ours }) =>
     ours === null
       ? 'Nobody here asked for this hold, and it is no charge. Ask the bank whose it is; the gateway releases nothing that it does not know.'
-      : `Perhaps left by ${String(ours['candidates'])}, which failed while the bank was perhaps still at work on it. If the bank's records agree, enter ${bankReference} for that payment with enterBankReference: the gateway then releases the hold.`,
+      : "Perhaps left by one of its candidates, of which nobody here knows whether the bank carried them out. If the bank's records agree, enter it for the right one with enterBankReference: of a payment that has failed the gateway then releases the hold.",
   NOT_IN_RECEIPTS: () =>
     'The bank did this and no receipt has it: either something else uses this account, or receipts were lost (a database restored to an earlier moment). Compare with the orders before anything is charged or given back.',
   NOT_AT_BANK: () =>

@@ -23,6 +23,8 @@ export type Seen = Line & {
   stray: { paymentId: string; amountCents: number; releasedAt: Date | null } | null
   /** Authorizations of which nobody knows the outcome and which, by amount and time, may have placed this hold. */
   candidates: readonly Candidate[]
+  /** The bank gave it to a payment that is in review: an operator looks at it. */
+  isEvidence: boolean
 }
 
 export function judgeLine(seen: Seen, spanTo: Date): Judgement {
@@ -43,7 +45,7 @@ export function judgeLine(seen: Seen, spanTo: Date): Judgement {
   }
   if (seen.type !== 'AUTHORIZATION' || seen.status !== 'ACTIVE')
     return finding(seen, 'NOT_IN_RECEIPTS', null, null)
-  if (candidates.some(({ isRecovering }) => isRecovering)) return 'SKIPPED'
+  if (seen.isEvidence || candidates.some(({ isRecovering }) => isRecovering)) return 'SKIPPED'
   // A statement has no keys: however well amount and time agree, whose hold it is remains for a person to say.
   const names = candidates.map((candidate) => paymentId(candidate.paymentId)).join(', ')
   const [only] = candidates.length === 1 ? candidates : []

@@ -3,7 +3,7 @@ import { answered } from '../../db/persist.ts'
 import type { Gateway } from '../../gateway.ts'
 import { settle } from '../../operation/settle.ts'
 import { reconciliationId } from '../../payment/ids.ts'
-import { operationsOfPayments, paymentsById } from '../../payment/reads.ts'
+import { operationsThatCount, paymentsById } from '../../payment/reads.ts'
 import { enterBankReference } from '../review.ts'
 import { isMendable } from './discrepancy.ts'
 import type { Discrepancy } from './discrepancy.ts'
@@ -26,7 +26,7 @@ export async function mend(
   // Its review would end with the id.
   if (payment === undefined || payment.reviewReason !== null) return 'the payment is under review'
   if (bankReference.startsWith('void_')) {
-    const operations = await operationsOfPayments(gateway, [paymentId])
+    const operations = await operationsThatCount(gateway, paymentId)
     const operation = operations.findLast(
       ({ kind, status }) => status === 'SUCCEEDED' && (kind === 'VOID' || kind === 'EXPIRE'),
     )

@@ -47,6 +47,7 @@ export function report(
       lines.push(
         `and ${count.format(more)} more: query { reconciliation(id: "${reconciliationId(run.id)}") }`,
       )
+    lines.push(...discrepancies.flatMap(candidatesOf))
     lines.push('', ...new Set(discrepancies.filter(isOpen).map((one) => `${one.kind}: ${adviceOn(one)}`)))
     lines.push(...discrepancies.flatMap((one) => whyNot(one, notMended.get(one.id))))
   }
@@ -64,8 +65,25 @@ function whyNot({ bankReference }: Discrepancy, why: string | undefined): string
   return why === undefined ? [] : [`${bankReference} was not mended: ${why}`]
 }
 
+/** One a line: the table would grow as wide as they are many. */
+function candidatesOf({ bankReference, ours }: Discrepancy): string[] {
+  const candidates = namesOf(ours)
+  return candidates.length === 0
+    ? []
+    : ['', `${bankReference} is perhaps of`, ...candidates.map((name) => `  ${name}`)]
+}
+
+const namesOf = (ours: Side | null) =>
+  ours === null
+    ? []
+    : String(ours['candidates'] ?? '')
+        .split(', ')
+        .filter(Boolean)
+
 /** The ids are in columns of their own; of those that differ both are shown. */
 function inShort({ kind }: Discrepancy, side: Side | null): string {
+  const candidates = namesOf(side).length
+  if (candidates > 0) return `candidates ${candidates}`
   const withIds = kind === 'ID_DIFFERS' || kind === 'PARENT_DIFFERS'
   return Object.entries(side ?? {})
     .filter(([name]) => withIds || !/(^i|I)d$/.test(name))

@@ -135,7 +135,11 @@ async function linesAfter(gateway: Gateway, run: Held): Promise<Omit<Seen, 'cand
       exists (select from operations o where o.payment_id = p.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE'
               and o.leased_until is not null) as is_recovering,
       case when s.payment_id is not null then jsonb_build_object(
-        'paymentId', s.payment_id, 'amountCents', s.amount_cents, 'releasedAt', s.released_at) end as stray
+        'paymentId', s.payment_id, 'amountCents', s.amount_cents, 'releasedAt', s.released_at) end as stray,
+      p.id is null and s.payment_id is null and exists (
+        select from payments e where e.review_reason is not null
+          and e.review_evidence @> jsonb_build_array(jsonb_build_object(
+            'evidence', jsonb_build_object('bankId', l.id)))) as is_evidence
     from statement_lines l
     left join lateral (
       select c.reference_id from statement_lines c

@@ -225,7 +225,7 @@ describe('an orphan hold', () => {
       kind: 'ORPHAN_HOLD',
       bankReference: line?.id,
       ours: [{ name: 'candidates', value: paymentId }],
-      advice: expect.stringContaining(`enter ${line?.id}`) as string,
+      advice: expect.stringContaining('enter it for the right one') as string,
       mendable: false,
     })
     // Nothing was released by itself.
@@ -244,6 +244,13 @@ describe('an orphan hold', () => {
       matched: 2,
       found: 1,
     })
+  })
+
+  it('that the bank gave to a payment in review is not told a second time', async () => {
+    const { client, bank, gateway } = await scene()
+    bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
+    expect(await client.authorize()).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+    expect((await compared(gateway, await statementOf(bank))).run).toMatchObject({ skipped: 1, found: 0 })
   })
 
   it('of another amount or another time is not laid at a payment’s door', async () => {
