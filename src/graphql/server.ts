@@ -28,6 +28,8 @@ import { nameRequest } from './request-name.ts'
 import type { Named } from './request-name.ts'
 import { schema } from './schema.ts'
 
+const ELSEWHERE = 'Nothing is here. The API, and GraphiQL, are at /graphql.\n'
+
 /**
  * The API over HTTP, without a port: main puts it on node:http, tests call its `fetch`. A request is known by its
  * client, read, checked, and answered; whatever goes wrong leaves through public-errors.ts.
@@ -50,6 +52,7 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
           ['/metrics', metricsPage(gateway, whoAsks)],
           ['/health/ready', (_, fetchAPI) => readiness(gateway, fetchAPI)],
           ['/graphql', graphiqlPage(whoAsks)],
+          ['/', async (_, { Response }) => new Response(ELSEWHERE, { status: 404 })],
         ]),
       ),
       noSimpleRequests,

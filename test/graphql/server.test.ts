@@ -138,7 +138,9 @@ describe('a request', () => {
   })
 
   it('to another path is 404', async () => {
-    expect((await fetch(`${url}/`, { headers: { accept: 'text/html' } })).status).toBe(404)
+    const root = await fetch(`${url}/`, { headers: { accept: 'text/html' } })
+    expect([root.status, await root.text()]).toEqual([404, expect.stringContaining('at /graphql')])
+    expect((await fetch(`${url}/nowhere`, { headers: { accept: 'text/html' } })).status).toBe(404)
   })
 })
 
