@@ -77,8 +77,7 @@ describe('exit code 0: all agree', () => {
     expect(code).toBe(0)
     // The database that both used is still there for the one that stays.
     expect((await authorized(gateway.client)).state).toBe('AUTHORIZED')
-    gateway.child.kill('SIGTERM')
-    expect(await gateway.exited).toBe(0)
+    expect(await gateway.end('SIGINT')).toBe(0)
   })
 })
 

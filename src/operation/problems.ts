@@ -45,7 +45,8 @@ const WORDINGS: Record<ProblemCode, Wording> = {
   PAYMENT_NOT_FOUND: {
     retry: 'DO_NOT_RETRY',
     retryAfterMs: null,
-    message: () => 'There is no payment with this id. Nothing was done.',
+    message: () =>
+      'There is no payment with this id. Nothing was done. Find it by its order (paymentsByOrder), then ask again, under a new key.',
   },
   INVALID_TRANSITION: {
     retry: 'DO_NOT_RETRY',
