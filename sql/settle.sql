@@ -207,6 +207,8 @@ begin
 
     if op.kind = 'AUTHORIZE' and op.status <> 'UNRESOLVED' and pay.review_evidence is not null then
       -- The bank has placed what was not asked for, and says so whenever it is asked: nothing else is to be found.
+      perform lock_all(array(
+        select 'hold:' || (hold ->> 'bankId') from jsonb_path_query(pay.review_evidence, '$[*].evidence') as hold));
       insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
       select hold ->> 'bankId', op.id, pay.id, (hold ->> 'amountCents')::bigint,
              coalesce((hold ->> 'expiresAt')::timestamptz, moment), moment
@@ -214,6 +216,7 @@ begin
       where hold ->> 'bankId' like 'auth\_%' and hold ->> 'amountCents' is not null
         and hold ->> 'bankId' is distinct from pay.authorization_id
         and not exists (select from payments p where p.authorization_id = hold ->> 'bankId')
+        and not exists (select from unnest(payments_after) as p where p.authorization_id = hold ->> 'bankId')
       on conflict (authorization_id) do nothing;
       if found then
         pay.possible_orphan_hold_since := null;

@@ -65,7 +65,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   const sql = connect(databaseUrl, { connectionsMax, statementTimeoutMs })
   stops.push(() => sql.end({ timeout: 1 }))
   await migrate(sql).catch((error: unknown) => {
-    throw new StartRefused(`${databaseTrouble(error)} Check DATABASE_URL. Nothing was started.`)
+    throw new StartRefused(`${databaseTrouble(error)} Nothing was started.`)
   })
 
   const bank = createBank({

@@ -92,7 +92,7 @@ async function gatewayBeside(stops: Stop[]): Promise<Gateway> {
   })
   stops.push(() => sql.end({ timeout: 5 }))
   await migrate(sql).catch((error: unknown) => {
-    throw new StartRefused(`${databaseTrouble(error)} Check DATABASE_URL. Nothing was compared.`)
+    throw new StartRefused(`${databaseTrouble(error)} Nothing was compared.`)
   })
   const bank = createBank({
     baseUrl: places.bankUrl,

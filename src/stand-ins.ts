@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { StartRefused } from './config.ts'
 import type { Config } from './config.ts'
 import { startEmbedded } from './db/embedded.ts'
+import { isLockTimeout } from './db/persist.ts'
 
 /** What a program of the gateway runs on: the database and the bank that the environment names, or what stands in. */
 
@@ -46,6 +47,13 @@ export async function startWhatIsMissing(
 
 /** In words of whoever set DATABASE_URL. Never the URL: it holds the password. */
 export function databaseTrouble(error: unknown): string {
+  // So long nobody could be kept waiting behind it (migrate.ts).
+  if (isLockTimeout(error))
+    return 'A table of the database is in use for long (a dump, a report), so it was not brought up to date. Start again when that is over.'
+  return `${whatIsWrong(error)} Check DATABASE_URL.`
+}
+
+function whatIsWrong(error: unknown): string {
   const { code, message } = Object(error) as { code?: unknown; message?: unknown }
   switch (code) {
     case 'ECONNREFUSED':

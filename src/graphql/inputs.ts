@@ -9,7 +9,8 @@ import { AMOUNT_RANGE, amountCents, card, paymentIdText, VISIBLE_TEXT, visibleTe
  */
 
 const CardInput = builder.inputType('CardInput', {
-  description: 'A card. Number and CVV go to the bank and nowhere else: they are neither stored nor logged.',
+  description:
+    'A card. Number and CVV go to the bank and nowhere else: they are neither stored nor logged, and a key or id that holds the number is refused.',
   fields: (t) => ({
     number: t.string({ description: '13 to 19 digits; blanks and dashes between them are ignored.' }),
     cvv: t.string({ description: 'The 3 or 4 digits of the security code.' }),

@@ -66,8 +66,8 @@ export async function claimInTurn(
       return refusal === null ? { abandoned: standingOf(row).operation } : answer(waiting.answer)
     }
     // While nothing can be sent nobody is kept waiting: memory stays bounded.
-    if (refusal !== null) break
-    const { operation } = standingOf(row)
+    const { operation } = row
+    if (refusal !== null || operation === null) break
     // Nor for an operator, or for what has not begun.
     if (operation.leasedUntil === null) break
     await operationEnds(gateway, operation.id, waiting.deadlineMs)
@@ -119,7 +119,7 @@ function resultOfClaim(
       return null
     case 'BUSY':
       waiting.answer =
-        request.kind === 'AUTHORIZE' ? orderBusy(payment) : inFlight(standingOf(row).operation, payment)
+        request.kind === 'AUTHORIZE' ? orderBusy(row.operation, payment) : inFlight(row.operation, payment)
       return null
   }
 }

@@ -168,14 +168,22 @@ export function problem(
 export function storedProblem(operation: Operation, payment: Payment | null): Problem {
   if (operation.code === null)
     throw new Error(`operation ${operation.id} is ${operation.status} and has no problem`)
-  const { code, kind, detail } = operation
-  const mayBeHeld = kind === 'AUTHORIZE' && payment !== null && payment.possibleOrphanHoldSince !== null
-  const message = code === 'BANK_UNAVAILABLE' && mayBeHeld ? { message: MAY_BE_HELD } : {}
-  return problem(code, { detail: detail ?? {}, payment, ...message })
+  const { code, kind, detail, ambiguousAt } = operation
+  const mayHaveHeld = code === 'BANK_UNAVAILABLE' && kind === 'AUTHORIZE' && ambiguousAt !== null
+  return problem(code, {
+    detail: detail ?? {},
+    payment,
+    ...(mayHaveHeld ? { message: givenUp(payment) } : {}),
+  })
 }
 
-const MAY_BE_HELD =
-  'The payment was not authorized, and never will be under this key: nothing is charged. The amount may still be held on the card; such a hold is released when it is found. Ask again later under a new key.'
+function givenUp(payment: Payment | null): string {
+  const hold =
+    payment?.possibleOrphanHoldSince == null
+      ? 'If the amount was held on the card, it has been released, or is about to be.'
+      : 'The amount may still be held on the card; such a hold is released when it is found.'
+  return `The payment was not authorized, and never will be under this key: nothing is charged. ${hold} Ask again later under a new key.`
+}
 
 /** What a client is told of an operation that is not resolved. */
 export function outcomeUnknown({ leasedUntil }: Operation, payment: Payment | null): Problem {
@@ -186,17 +194,22 @@ const IN_REVIEW =
   'What the bank has done cannot be told by rule; an operator is looking at it. Do not treat it as failed. Repeat this request with the same key later to learn the outcome.'
 
 /** What a client is told whom another operation keeps waiting. */
-export function inFlight({ leasedUntil }: Operation, payment: Payment | null): Problem {
-  return problem('OPERATION_IN_FLIGHT', { payment, ...(leasedUntil === null ? { message: WAITS } : {}) })
+export function inFlight(other: Operation | null, payment: Payment | null): Problem {
+  return problem('OPERATION_IN_FLIGHT', {
+    payment,
+    ...(other?.leasedUntil === null ? { message: WAITS } : {}),
+  })
 }
 
 const WAITS =
   'Another operation on this payment waits for an operator, since what the bank has done cannot be told by rule. Nothing was done for this request. Ask again when it has ended, if it still applies.'
 
 /** An order whose payment is under way, or about to end, may yet be paid by this request: the key stays free. */
-export function orderBusy(payment: Payment | null): Problem {
-  const what =
-    payment?.state === 'PENDING'
+export function orderBusy(other: Operation | null, payment: Payment | null): Problem {
+  const waits = other?.status === 'UNRESOLVED' && other.leasedUntil === null
+  const what = waits
+    ? "This order's payment waits for an operator, since what the bank has done cannot be told by rule"
+    : payment?.state === 'PENDING'
       ? 'A payment for this order is under way'
       : "This order's payment has expired, or is being voided or refunded, and has not ended yet"
   const orElse =

@@ -22,9 +22,9 @@ export class Card {
     return this.#number.slice(-4)
   }
 
-  /** Whether a text holds the number, with blanks or dashes in it or without. */
+  /** Whether a text holds the number, whatever stands between its digits. */
   isIn(text: string): boolean {
-    return text.replaceAll(/[ -]/g, '').includes(this.#number)
+    return text.normalize('NFKC').replaceAll(/\D/g, '').includes(this.#number)
   }
 
   /** The fields of the bank's authorization request. */

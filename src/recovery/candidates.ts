@@ -3,8 +3,8 @@ import type { Gateway } from '../gateway.ts'
 
 /** A hold that the bank has and no receipt names. `at`: when it was placed, by the bank's clock. */
 export type Hold = { id: string; amountCents: number; at: Date | string }
-/** `isRecovering`: recovery finds out what became of it; `looksAgain`: it failed, and the bank will be asked once more. */
-export type Candidate = { paymentId: string; isRecovering: boolean; looksAgain: boolean }
+/** `willAsk`: recovery is at work on it, or it failed and a late look is to come. */
+export type Candidate = { paymentId: string; isRecovering: boolean; willAsk: boolean }
 
 /** The end of a statement may be written while it is exported, and clocks differ. */
 export const MARGIN_MS = 60_000
@@ -29,7 +29,7 @@ export async function candidatesFor(
       where o.status = 'UNRESOLVED' and o.kind = 'AUTHORIZE'
     )
     select l.id, u.payment_id, u.status = 'UNRESOLVED' and u.leased_until is not null as is_recovering,
-           u.look_again_at is not null as looks_again
+           u.leased_until is not null or u.look_again_at is not null as will_ask
     from jsonb_to_recordset(${sql.json(holds as never)}) as l (id text, "amountCents" bigint, at timestamptz)
     join unknown u on u.amount_cents = l."amountCents"
       and l.at between coalesce(u.ambiguous_at, u.sent_at) - ${MARGIN_MS} * interval '1 millisecond'

@@ -4,7 +4,6 @@ import { paymentId } from '../payment/ids.ts'
 import type { Operation, OperationKind, Payment } from '../payment/payment.ts'
 import { ownerOf } from '../payment/reads.ts'
 import { candidatesFor } from './candidates.ts'
-import type { Candidate } from './candidates.ts'
 
 /** Whether an id of the bank's is the one that an operation lacks: what our receipts say to it, and what the bank says. */
 
@@ -70,17 +69,13 @@ export async function confirm(
   if (unlike.length > 0) return not(`at the bank it has another ${unlike.join(' and ')}`)
   // What the bank gave it under its own key is its own.
   const isGiven = (payment.reviewEvidence ?? []).some(({ evidence }) => evidence['bankId'] === bankReference)
-  const why =
-    operation.kind === 'AUTHORIZE' && !isGiven
-      ? await whyNotOf(gateway, operation, payment, found.fact)
-      : null
+  const why = operation.kind === 'AUTHORIZE' && !isGiven ? await whyNotOf(gateway, payment, found.fact) : null
   return why === null ? { is: 'confirmed', fact: found.fact, calls } : not(why)
 }
 
 /** A hold names no payment: whose it is only its time can contradict, and recovery, which asks by key. */
 async function whyNotOf(
   gateway: Gateway,
-  { status }: Operation,
   payment: Payment,
   { bankId, bankAt }: Fact,
 ): Promise<string | null> {
@@ -88,12 +83,10 @@ async function whyNotOf(
   const candidates = (await candidatesFor(gateway, [hold])).get(bankId) ?? []
   if (!candidates.some(({ paymentId }) => paymentId === payment.id))
     return `the bank placed it at ${bankAt}, and not when this payment was asked for by our clock`
-  // What is only released may be the other's: its own late look tells.
-  const maySay = (one: Candidate) => one.isRecovering || (one.looksAgain && status === 'UNRESOLVED')
-  const other = candidates.find((one) => one.paymentId !== payment.id && maySay(one))
+  const other = candidates.find((one) => one.paymentId !== payment.id && one.willAsk)
   return other === undefined
     ? null
-    : `it may be that of ${paymentId(other.paymentId)}, whose recovery still asks the bank; enter it when that has ended`
+    : `it may be that of ${paymentId(other.paymentId)}, about which the bank will be asked once more; enter it when that has been done`
 }
 
 /** "Not found" is also what a fault of the bank's database looks like: it counts when a healthy bank repeats it. */

@@ -33,7 +33,9 @@ export async function rerunRecovery(gateway: Gateway, { operationId, ...by }: Of
   const { payment, operations } = about
   const audit = auditOf(by, 'RERUN_RECOVERY', {})
   const meant = operations.filter(({ id }) => operationId === null || id === operationId)
-  const unresolved = meant.find(({ status }) => status === 'UNRESOLVED')
+  const inReview = meant.filter(isInReview)
+  if (inReview.length > 1) return refuse(...several(inReview, payment))
+  const unresolved = inReview[0] ?? meant.find(({ status }) => status === 'UNRESOLVED')
   const toLookAt = meant.find(({ lookAgainAt }) => lookAgainAt !== null)
   if (unresolved === undefined && toLookAt === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
 
@@ -87,13 +89,12 @@ export async function closeReview(
   if (about === null) return refuse('PAYMENT_NOT_FOUND')
   const { payment, operations } = about
   const audit = auditOf(by, 'CLOSE_REVIEW', { outcome, bankReference })
-  const unresolved = operations.filter(({ status }) => status === 'UNRESOLVED')
-  const waiting = unresolved.filter(
-    ({ id, leasedUntil }) => leasedUntil === null && (operationId === null || id === operationId),
-  )
-  const [operation, another] = waiting
-  if (another !== undefined) return refuse('NOTHING_TO_SETTLE', { payment, message: whichOf(waiting) })
-  if (operation === undefined && operationId !== null) return refuse('NOTHING_TO_SETTLE', { payment })
+  const meant = operations.filter(({ id }) => operationId === null || id === operationId)
+  if (meant.length === 0) return refuse('NOTHING_TO_SETTLE', { payment })
+  const unresolved = meant.filter(({ status }) => status === 'UNRESOLVED')
+  const inReview = unresolved.filter(isInReview)
+  if (inReview.length > 1) return refuse(...several(inReview, payment))
+  const [operation] = inReview
   if (unresolved.length > 0 && (operation === undefined || outcome === 'NO_CHANGE'))
     return refuse(operation === undefined ? 'OPERATION_IN_FLIGHT' : 'NOTHING_TO_SETTLE', { payment })
   if (operation === undefined) {
@@ -123,8 +124,13 @@ export async function closeReview(
   )
 }
 
-const whichOf = (operations: readonly Operation[]) =>
-  `Several of its operations wait: ${operations.map(({ id, kind }) => `${opId(id)} (${kind})`).join(', ')}. Nothing was changed. Say which one is meant, by its operationId.`
+const isInReview = ({ status, leasedUntil }: Operation) => status === 'UNRESOLVED' && leasedUntil === null
+
+function several(operations: readonly Operation[], payment: Payment): Parameters<typeof refuse> {
+  const names = operations.map(({ id, kind }) => `${opId(id)} (${kind})`).join(', ')
+  const message = `Several of its operations wait: ${names}. Nothing was changed. Say which one is meant, by its operationId.`
+  return ['NOTHING_TO_SETTLE', { payment, message }]
+}
 const BANK_DOES_NOT_SAY =
   'The bank does not say whether it knows this reference. Nothing was changed. Enter it again when the bank answers.'
 const ENTER_IT =

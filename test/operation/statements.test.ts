@@ -494,6 +494,15 @@ describe('settle', () => {
       })
       .then(async ({ fate }) => expect(await fate).toEqual(duplicate))
 
+    // Nor is it both where it was known as evidence only.
+    const [sixth, seventh] = [authorizeItem(), authorizeItem()]
+    await call('claim', [sixth, seventh])
+    const evidence = { bankId: 'auth_6', amountCents: 700 }
+    const odd = { is: 'REVIEW', isFact: true, orphan: false, review: { reason: 'another amount', evidence } }
+    await one('settle', [outcome(seventh, odd)])
+    await call('settle', [outcome(sixth, fact('auth_6')), outcome(seventh, failed)])
+    expect(await sql`select from stray_holds where authorization_id = 'auth_6'`).toHaveLength(0)
+
     // Whatever else has written it.
     await sql`insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
       values ('auth_live', ${dead.operationId}, ${dead.paymentId}, 100, now(), now())`

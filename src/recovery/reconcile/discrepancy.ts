@@ -45,9 +45,11 @@ export type Receipt = Pick<
   'id' | 'state' | 'amountCents' | 'currency' | 'authorizationId' | 'captureId' | 'voidId' | 'refundId'
 >
 
-/** SQL for the receipt of payment `p`. */
+/** SQL for the receipt of payment `p`. What was voided as a stray hold may have been over another amount. */
 export function receiptJson({ sql }: Gateway) {
-  return sql`jsonb_build_object('id', p.id, 'state', p.state, 'amountCents', p.amount_cents, 'currency', p.currency,
+  return sql`jsonb_build_object('id', p.id, 'state', p.state, 'amountCents', coalesce(
+      (select h.amount_cents from stray_holds h where h.authorization_id = p.authorization_id), p.amount_cents),
+    'currency', p.currency,
     'authorizationId', p.authorization_id, 'captureId', p.capture_id, 'voidId', p.void_id, 'refundId', p.refund_id)`
 }
 

@@ -246,11 +246,21 @@ describe('an orphan hold', () => {
     })
   })
 
-  it('that the bank gave to a payment in review is not told a second time', async () => {
+  it('over another amount is not told while its payment is in review, nor once it was released', async () => {
     const { client, bank, gateway } = await scene()
     bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
-    expect(await client.authorize()).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+    const unknown = await client.authorize()
+    expect(unknown).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+    // It is at the bank as it was told.
+    await bank.sql`update transactions set amount_cents = amount_cents + 1`
     expect((await compared(gateway, await statementOf(bank))).run).toMatchObject({ skipped: 1, found: 0 })
+
+    const input = { paymentId: unknown.payment?.id, outcome: 'NOT_CARRIED_OUT', reason: 'INC-19' }
+    await client.query(`mutation ($input: CloseReviewInput!) { closeReview(input: $input) { __typename } }`, {
+      input,
+    })
+    while ((await bank.transactions('VOID')).length === 0) await sweep(gateway)
+    expect((await compared(gateway, await statementOf(bank))).run).toMatchObject({ matched: 2, found: 0 })
   })
 
   it('of another amount or another time is not laid at a payment’s door', async () => {
