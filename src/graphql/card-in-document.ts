@@ -37,4 +37,4 @@ export function documentCache<Value extends object>() {
 }
 
 const DOCUMENTS_MAX = 1_000
-const MAY_HOLD_CARD = /cvv|\d(?:[ -]*\d){11}/i
+export const MAY_HOLD_CARD = /cvv|\d(?:[ -]*\d){11}/i

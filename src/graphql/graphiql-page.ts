@@ -2,6 +2,7 @@ import type { FetchAPI } from 'graphql-yoga'
 import type { Who, WhoAsks } from '../access/who.ts'
 import { maySeeSchema } from './audience.ts'
 import type { Page } from './beside.ts'
+import { MAY_HOLD_CARD } from './card-in-document.ts'
 import { graphiqlOptions } from './graphiql.ts'
 
 /**
@@ -26,8 +27,19 @@ async function answer(request: Request, whoAsks: WhoAsks, { Response }: FetchAPI
 async function page({ role }: Who): Promise<string> {
   // 9 MB: not before somebody looks.
   const { renderGraphiQL } = await import('@graphql-yoga/render-graphiql')
-  return `${renderGraphiQL(graphiqlOptions(role))}\n${STYLE}\n`
+  const html = renderGraphiQL(graphiqlOptions(role)).replace('<head>', () => `<head>${FORGETFUL}`)
+  return `${html}\n${STYLE}\n`
 }
+
+/** It keeps what stands in its tabs in the browser's storage, for good: not what may hold a card. */
+const FORGETFUL = `<script>
+  {
+    const keep = Storage.prototype.setItem
+    Storage.prototype.setItem = function (key, text) {
+      if (!${String(MAY_HOLD_CARD)}.test(text)) keep.call(this, key, text)
+    }
+  }
+</script>`
 
 /**
  * Its default tabs keep the offset that they were animated from, hidden until they have the focus: under the mouse that

@@ -49,6 +49,9 @@ describe.skipIf(executable === null)('GraphiQL in Chromium', async () => {
 
       expect(await answer(watching.page, /"state":\s"CAPTURED"/)).toContain(id)
       await picture(watching.page, 'graphiql-live')
+      const kept = await desk.page.evaluate('JSON.stringify(localStorage)')
+      expect(kept).toContain('graphiql')
+      expect(kept).not.toMatch(/4111|cvv/)
       expect([...desk.trouble, ...watching.trouble]).toEqual([])
       expect(await bank.transactions()).toMatchObject([{ type: 'AUTHORIZATION' }, { type: 'CAPTURE' }])
     },
