@@ -146,9 +146,11 @@ begin
       end if;
       -- The attempt is over: what it was for shall not be taken for a send whose outcome nobody knows.
       op.attempt_purpose := 'PROBE';
-      -- Recovery may go on once no send of ours can still be at work, and not before retryInMs.
+      -- Recovery may go on once no send of ours can still be at work, and not before retryInMs; the longer the bank has
+      -- not said it, the less often it is asked.
       op.leased_until := case when conclusion ->> 'is' = 'LEAVE' then greatest(
         moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond',
+        moment + least((moment - op.created_at) / 20, interval '10 minutes'),
         op.ambiguous_at + (request ->> 'leaseMs')::int * interval '1 millisecond') end;
       if (conclusion ->> 'orphan')::boolean then
         pay.possible_orphan_hold_since := coalesce(pay.possible_orphan_hold_since, moment);

@@ -6,7 +6,6 @@ import type { Gateway } from '../gateway.ts'
 import { timeOrderedId } from '../payment/ids.ts'
 import { MOVES } from '../payment/payment.ts'
 import type { Operation } from '../payment/payment.ts'
-import { operationEnds } from './await-operation.ts'
 import { claimed, leaseMs, momentOf } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
 import { inFlight, notAdmitted, orderBusy, outcomeUnknown, problem } from './problems.ts'
@@ -34,17 +33,17 @@ function newIds(request: Request): Ids {
 
 const answer = (told: Problem) => ({ result: refused(told) })
 
-/** The request's claim or its final answer, or the abandoned operation that it shall take over. */
-export async function claimInTurn(
-  gateway: Gateway,
-  request: Request,
-  admission: Refused | null,
-  waiting: Waiting,
-): Promise<{ claim: Claim } | { result: Result } | { abandoned: Operation }> {
+/** The request's claim, its final answer, the abandoned operation that it shall take over, or the one that must end. */
+export type Turn = { claim: Claim } | { result: Result } | { abandoned: Operation } | { waitFor: string }
+
+/** Asks for the claim, each time that it is called; `admission`: whether there is a place at the bank. */
+export function claimant(gateway: Gateway, request: Request, waiting: Waiting) {
   const ids = newIds(request)
   // A claim that got no answer and was said again may yet come to be carried out: its bytes are under way.
   let mayComeLate = false
-  while (!waiting.isOver && gateway.clock.monotonicMs() + CLAIM_MS < waiting.deadlineMs) {
+  return async (admission: Refused | null): Promise<Turn> => {
+    if (waiting.isOver || gateway.clock.monotonicMs() + CLAIM_MS >= waiting.deadlineMs)
+      return answer(waiting.answer)
     const refusal = gateway.inFlight.draining ? DRAINING : admission
     waiting.answer = problem('OUTCOME_UNKNOWN')
     const askedAt = momentOf(gateway)
@@ -62,17 +61,13 @@ export async function claimInTurn(
     if (mayComeLate && (row.answer === 'BUSY' || row.answer === 'NOT_ADMITTED'))
       waiting.answer = problem('OUTCOME_UNKNOWN', { payment: row.payment })
     else if (known !== null) return { result: known }
-    if (row.answer === 'ABANDONED') {
-      return refusal === null ? { abandoned: standingOf(row).operation } : answer(waiting.answer)
-    }
     // While nothing can be sent nobody is kept waiting: memory stays bounded.
-    const { operation } = row
-    if (refusal !== null || operation === null) break
+    if (refusal !== null) return answer(waiting.answer)
+    if (row.answer === 'ABANDONED') return { abandoned: standingOf(row).operation }
     // Nor for an operator, or for what has not begun.
-    if (operation.leasedUntil === null) break
-    await operationEnds(gateway, operation.id, waiting.deadlineMs)
+    const lease = row.operation?.leasedUntil ?? null
+    return row.operation === null || lease === null ? answer(waiting.answer) : { waitFor: row.operation.id }
   }
-  return answer(waiting.answer)
 }
 
 /** Before it queues behind others: the answer that the key already has, or what the client is told while it waits. */

@@ -5,10 +5,11 @@ import type { Card } from '../payment/card.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
 import type { Audit, Operation } from '../payment/payment.ts'
 import { ask } from './ask.ts'
+import { operationEnds } from './await-operation.ts'
 import { claimAgain, isStale, TAKEOVER } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
-import { claimInTurn, lookFirst } from './claim.ts'
-import type { Waiting } from './claim.ts'
+import { claimant, lookFirst } from './claim.ts'
+import type { Turn, Waiting } from './claim.ts'
 import { decide, noEvidence, weigh } from './decide.ts'
 import type { Evidence, Exchange } from './decide.ts'
 import { withLock } from './lock.ts'
@@ -27,6 +28,17 @@ import { turnAway } from './turn-away.ts'
  * enough; only the answer does. Recovery enters at `takeOver`.
  */
 export async function perform(gateway: Gateway, request: Request): Promise<Result> {
+  const { waiting, work, isJoined } = begin(gateway, request)
+  const result = await before(gateway, waiting, work)
+  return isJoined ? asReplay(result) : result
+}
+
+/** The same for the gateway itself, which waits for the end of the work. */
+export async function performWhole(gateway: Gateway, request: Request): Promise<Result> {
+  return await begin(gateway, request).work
+}
+
+function begin(gateway: Gateway, request: Request) {
   const deadlineMs = gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs
   const waiting: Waiting = { answer: problem('OUTCOME_UNKNOWN'), isOver: false, deadlineMs }
   const { runs } = gateway.inFlight
@@ -34,7 +46,7 @@ export async function perform(gateway: Gateway, request: Request): Promise<Resul
   const running = runs.get(key)
 
   if (running !== undefined && isSameRequest(running.request, request)) {
-    return asReplay(await before(gateway, waiting, running.work))
+    return { waiting, work: running.work, isJoined: true }
   }
   const work = story(gateway, request, waiting)
   if (running === undefined) {
@@ -42,7 +54,7 @@ export async function perform(gateway: Gateway, request: Request): Promise<Resul
     const forget = () => runs.delete(key)
     work.then(forget, forget)
   }
-  return await before(gateway, waiting, work)
+  return { waiting, work, isJoined: false }
 }
 
 async function story(gateway: Gateway, request: Request, waiting: Waiting): Promise<Result> {
@@ -56,20 +68,27 @@ async function story(gateway: Gateway, request: Request, waiting: Waiting): Prom
   return await withLock(gateway, name, waiting.deadlineMs, inTurn, () => refused(waiting.answer))
 
   async function inTurn(): Promise<Result> {
-    return await gateway.bank.admit(async (refusal) => {
-      const away = refusal === null ? null : await turnAway(gateway, request, refusal)
-      if (away !== null) return away
-      const turn = await claimInTurn(gateway, request, refusal, waiting)
+    const claim = claimant(gateway, request, waiting)
+    for (let isFirst = true; ; isFirst = false) {
+      const turn = await gateway.bank.admit(async (refusal) => {
+        const away = refusal === null || !isFirst ? null : await turnAway(gateway, request, refusal)
+        return away === null ? await carriedOut(await claim(refusal)) : { result: away }
+      })
       if ('result' in turn) return turn.result
-      if ('abandoned' in turn) {
-        return await takeOver(gateway, turn.abandoned).catch((error: unknown) => {
-          // The database stayed away. Its client has been told by now, but others may have joined this work since.
-          if (isPassing(error)) return refused(waiting.answer)
-          throw error
-        })
-      }
-      return await converge(gateway, turn.claim, FIRST_SEND, request.card)
+      // It has nothing to ask the bank meanwhile, and keeps no place there.
+      await operationEnds(gateway, turn.waitFor, waiting.deadlineMs)
+    }
+  }
+
+  async function carriedOut(turn: Turn): Promise<{ result: Result } | { waitFor: string }> {
+    if ('claim' in turn) return { result: await converge(gateway, turn.claim, FIRST_SEND, request.card) }
+    if (!('abandoned' in turn)) return turn
+    const result = await takeOver(gateway, turn.abandoned).catch((error: unknown) => {
+      // The database stayed away. Its client has been told by now, but others may have joined this work since.
+      if (isPassing(error)) return refused(waiting.answer)
+      throw error
     })
+    return { result }
   }
 }
 

@@ -1,7 +1,7 @@
 import { answered } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import { lookAgain } from '../operation/look-again.ts'
-import { perform, takeOver } from '../operation/run.ts'
+import { performWhole, takeOver } from '../operation/run.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
 import type { Operation, StrayHold } from '../payment/payment.ts'
 
@@ -17,9 +17,15 @@ export type Entry = {
 }
 
 /** The most urgent first; `besides` are the names of those that are being worked on. */
-type Find = (gateway: Gateway, atMost: number, besides: readonly string[]) => Promise<Entry[]>
+export type Find = (gateway: Gateway, atMost: number, besides: readonly string[]) => Promise<Entry[]>
 
-export const AGENDA: readonly Find[] = [abandonedOperations, lateLooks, strayHolds, expiredHolds]
+/** `share` of the places: where thousands are abandoned, the others have theirs. */
+export const AGENDA: readonly { find: Find; share: number }[] = [
+  { find: abandonedOperations, share: 0.75 },
+  { find: lateLooks, share: 1 },
+  { find: strayHolds, share: 1 },
+  { find: expiredHolds, share: 1 },
+]
 
 /** The gateway's own operations have it for a client. */
 const OWN = { client: 'gateway', card: null } as const
@@ -73,7 +79,7 @@ export async function release(
   gateway: Gateway,
   { authorizationId, paymentId, tries }: Pick<StrayHold, 'authorizationId' | 'paymentId'> & Tries,
 ) {
-  return await perform(gateway, {
+  return await performWhole(gateway, {
     ...OWN,
     kind: 'RELEASE',
     idempotencyKey: `release:${authorizationId}:${tries}`,
@@ -100,7 +106,7 @@ async function expiredHolds(gateway: Gateway, atMost: number, besides: readonly 
   return holds.map(({ id, tries }) => ({
     name: `expire:${paymentId(id)}`,
     enter: () =>
-      perform(gateway, {
+      performWhole(gateway, {
         ...OWN,
         kind: 'EXPIRE',
         idempotencyKey: `expire:${paymentId(id)}:${tries}`,

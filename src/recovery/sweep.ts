@@ -3,7 +3,7 @@ import { isPassing } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import { inSpan } from '../observe/span.ts'
 import { AGENDA } from './agenda.ts'
-import type { Entry } from './agenda.ts'
+import type { Entry, Find } from './agenda.ts'
 
 /**
  * Every process looks, every few seconds, for what nobody is working on (agenda.ts says what). Each is entered by the
@@ -14,6 +14,7 @@ import type { Entry } from './agenda.ts'
 export function startSweeper(gateway: Gateway, everyMs: number): { stop(): Promise<void> } {
   const stopped = new AbortController()
   const running: Running = new Map()
+  let wake = () => {}
   const done = (async () => {
     while (!stopped.signal.aborted) {
       // Half to one and a half: processes that started together do not sweep together.
@@ -22,7 +23,12 @@ export function startSweeper(gateway: Gateway, everyMs: number): { stop(): Promi
       )
       // There may be more than places: as soon as one is free, the next.
       while (!stopped.signal.aborted && (await startRound(gateway, running))) {
-        await Promise.race([...running.values(), aborted(stopped.signal)])
+        // Not a race: what outlives it would keep each loser.
+        await new Promise<void>((resolve) => {
+          wake = resolve
+          for (const work of worksOf(running)) void work.then(resolve)
+          if (running.size === 0 || stopped.signal.aborted) resolve()
+        })
         await gateway.clock.sleep(ROUND_LEAST_MS)
         // No exchange is that quick: they found no place at the bank.
         if (running.size === 0) await gateway.clock.sleep(NO_PLACE_MS)
@@ -32,8 +38,9 @@ export function startSweeper(gateway: Gateway, everyMs: number): { stop(): Promi
   return {
     stop: async () => {
       stopped.abort()
+      wake()
       await done
-      await Promise.all(running.values())
+      await Promise.all(worksOf(running))
     },
   }
 }
@@ -46,27 +53,34 @@ const NO_PLACE_MS = 100
 export async function sweep(gateway: Gateway): Promise<void> {
   const running: Running = new Map()
   await startRound(gateway, running)
-  await Promise.all(running.values())
+  await Promise.all(worksOf(running))
 }
 
 /** What is being worked on, by the name of its entry. */
-type Running = Map<string, Promise<void>>
+type Running = Map<string, { find: Find; done: Promise<void> }>
+const worksOf = (running: Running) => [...running.values()].map(({ done }) => done)
 
 /** Enters what is due and not entered yet, as far as there are places; true when they ran out. Never rejects. */
 async function startRound(gateway: Gateway, running: Running): Promise<boolean> {
   if (gateway.inFlight.draining || gateway.bank.state().circuit !== 'closed') return false
+  let ranOut = false
   try {
-    for (const find of AGENDA) {
-      const places = gateway.settings.recoveriesMax - running.size
-      if (places <= 0) return true
-      const due = await find(gateway, places, [...running.keys()])
-      for (const entry of due) running.set(entry.name, enter(gateway, entry, running))
-      if (due.length === places) return true
+    const { recoveriesMax } = gateway.settings
+    for (const { find, share } of AGENDA) {
+      const taken = [...running.values()].filter((entry) => entry.find === find).length
+      const places = Math.min(
+        recoveriesMax - running.size,
+        Math.max(1, Math.floor(recoveriesMax * share)) - taken,
+      )
+      const due = places > 0 ? await find(gateway, places, [...running.keys()]) : []
+      for (const entry of due) running.set(entry.name, { find, done: enter(gateway, entry, running) })
+      ranOut ||= due.length >= places
     }
   } catch (error) {
     report(gateway, error, 'sweeping again later')
+    return false
   }
-  return false
+  return ranOut
 }
 
 async function enter(gateway: Gateway, entry: Entry, running: Running): Promise<void> {
@@ -86,11 +100,4 @@ async function enter(gateway: Gateway, entry: Entry, running: Running): Promise<
 function report(gateway: Gateway, error: unknown, then: string): void {
   if (isPassing(error)) gateway.log.warn({ err: error }, `the database does not answer; ${then}`)
   else gateway.log.error({ err: error }, `the sweep failed; ${then}`)
-}
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    if (signal.aborted) resolve()
-    signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }
