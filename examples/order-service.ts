@@ -149,7 +149,7 @@ export function orderService({ url, apiKey, patienceMs = 120_000, onRetry }: Ord
 
   async function carryOut(intention: string, ask: (key: string) => Promise<Answer>): Promise<Outcome> {
     const deadline = performance.now() + patienceMs
-    let problem: Problem | null = null
+    let last: Problem | null = null
     for (;;) {
       const key = keys.get(intention) ?? randomUUID()
       keys.set(intention, key)
@@ -161,10 +161,14 @@ export function orderService({ url, apiKey, patienceMs = 120_000, onRetry }: Ord
       if (answer !== null && 'payment' in answer && answer.payment !== null) {
         return { is: 'done', payment: answer.payment, replayed: answer.replayed }
       }
-      problem = answer !== null && 'code' in answer ? answer : problem
+      // The advice of this answer and no other: after none the request may have been carried out.
+      const problem = answer !== null && 'code' in answer ? answer : null
+      last = problem ?? last
       const waitMs = problem?.retryAfterMs ?? 1_000
       switch (problem?.retry) {
         case 'DO_NOT_RETRY':
+          // A new try, with another card, is another intention.
+          keys.delete(intention)
           return { is: 'refused', problem }
         case 'NEW_KEY':
           // The key belongs to another request: a fault in here, which a new key would only hide.
@@ -175,7 +179,7 @@ export function orderService({ url, apiKey, patienceMs = 120_000, onRetry }: Ord
         case 'WAIT':
         case undefined:
       }
-      if (performance.now() + waitMs > deadline) return { is: 'open', problem }
+      if (performance.now() + waitMs > deadline) return { is: 'open', problem: last }
       if (problem !== null) onRetry?.(problem, waitMs)
       await pause(waitMs)
     }

@@ -1,4 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { expect, it } from 'vitest'
 import { orderService, Refused } from '../../examples/order-service.ts'
 import { startTestBank } from '../support/bank.ts'
@@ -133,4 +136,35 @@ it('a fault of its own is not tried again', async () => {
   await expect(stranger.placed({ ...order(), amountCents: 'much' as unknown as number })).rejects.toThrow(
     Refused,
   )
+})
+
+it('asks again under the same key after no answer, whatever it was told before', async () => {
+  const keys: string[] = []
+  const flaky = createServer((request, response) => {
+    let body = ''
+    request.on('data', (chunk: Buffer) => (body += chunk.toString()))
+    request.on('end', () => {
+      const { variables } = JSON.parse(body) as { variables: { input: { idempotencyKey: string } } }
+      keys.push(variables.input.idempotencyKey)
+      // Perhaps carried out.
+      if (keys.length === 2) {
+        request.socket.destroy()
+        return
+      }
+      const told = keys.length === 1 ? { retry: 'NEW_KEY', retryAfterMs: 1 } : { retry: 'DO_NOT_RETRY' }
+      response.end(JSON.stringify({ data: { result: { code: 'BANK_UNAVAILABLE', message: '-', ...told } } }))
+    })
+  }).listen(0, '127.0.0.1')
+  await once(flaky, 'listening')
+  const { port } = flaky.address() as AddressInfo
+  expect(await serviceAt(`http://127.0.0.1:${port}`).placed(order())).toMatchObject({ is: 'refused' })
+  flaky.close()
+  expect(keys).toEqual([expect.not.stringContaining(keys[1] ?? ''), keys[1], keys[1]])
+})
+
+it('takes another card after a decline', async () => {
+  const one = order()
+  const empty = { number: '5555555555554444', cvv: '789', expiryMonth: 9, expiryYear: 2030 }
+  expect(await ficmart.placed({ ...one, card: empty })).toMatchObject({ is: 'refused' })
+  expect(await ficmart.placed(one)).toMatchObject({ is: 'done' })
 })
