@@ -4,7 +4,17 @@ import type { AccessSettings } from './access/access.ts'
 import type { CustomerTokenSettings } from './access/customer-token.ts'
 import type { RateLimits } from './access/rate-limit.ts'
 import type { OperationSettings } from './gateway.ts'
-import { list, number, origin, port, positive, url, webhookSecret, whole } from './setting-rules.ts'
+import {
+  list,
+  milliseconds,
+  number,
+  origin,
+  port,
+  positive,
+  url,
+  webhookSecret,
+  whole,
+} from './setting-rules.ts'
 
 /**
  * The environment, read once. Names carry their unit; README.md has the same table. A value that does not fit is
@@ -50,7 +60,9 @@ export class StartRefused extends Error {}
 const DATA_FOLDER = '.data'
 
 const environment = z.object({
-  NODE_ENV: z.string().default('development'),
+  NODE_ENV: z
+    .enum(['development', 'test', 'production'], { error: 'must be development, test or production' })
+    .default('development'),
   HOST: z.string().default('127.0.0.1'),
   PORT: port(4000),
   DATABASE_URL: url(['postgres:', 'postgresql:'])
@@ -61,16 +73,16 @@ const environment = z.object({
     .default(null),
   // A payment holds no connection while the bank thinks: ten carry thousands in flight.
   DATABASE_CONNECTIONS_MAX: positive(10),
-  DATABASE_STATEMENT_TIMEOUT_MS: positive(5_000),
+  DATABASE_STATEMENT_TIMEOUT_MS: milliseconds(5_000),
   BANK_URL: url(['http:', 'https:']).nullable().default(null),
   BANK_IN_FLIGHT_MAX: positive(256),
   BANK_QUEUE_MAX: whole(256, 0),
   // Above the bank's own 15 s, so that we never give up on an answer that it still may send.
-  BANK_ATTEMPT_TIMEOUT_MS: positive(20_000),
-  BANK_QUIET_PERIOD_MS: positive(30_000),
-  BANK_CONFIRM_AFTER_MS: positive(1_000),
-  RECOVER_AFTER_MS: positive(5_000),
-  REQUEST_DEADLINE_MS: positive(10_000),
+  BANK_ATTEMPT_TIMEOUT_MS: milliseconds(20_000),
+  BANK_QUIET_PERIOD_MS: milliseconds(30_000),
+  BANK_CONFIRM_AFTER_MS: milliseconds(1_000),
+  RECOVER_AFTER_MS: milliseconds(5_000),
+  REQUEST_DEADLINE_MS: milliseconds(10_000),
   API_KEYS: list,
   API_KEYS_FILE: z.string().optional(),
   OPEN_TO_NETWORK: z.enum(['true', 'false']).default('false'),
@@ -82,7 +94,7 @@ const environment = z.object({
   CORS_ORIGINS: list.pipe(z.array(origin)),
   CLIENT_REQUESTS_PER_SECOND_MAX: positive(1_000),
   CUSTOMER_REQUESTS_PER_MINUTE_MAX: positive(60),
-  SWEEP_EVERY_MS: positive(3_000),
+  SWEEP_EVERY_MS: milliseconds(3_000),
   WEBHOOK_URL: z
     .union([z.literal('off'), url(['http:', 'https:'])])
     .nullable()

@@ -45,7 +45,7 @@ export async function stopRequested(): Promise<string> {
       clearInterval(watch)
       resolve(reason)
     }
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       process.once(signal, () => {
         stop(signal)
         const toldAt = performance.now()

@@ -13,6 +13,9 @@ function within(what: string, fits: (value: number) => boolean) {
 export const number = within('a number', () => true)
 export const whole = within('a whole number', Number.isSafeInteger)
 export const positive = (fallback: number) => whole(fallback, 1)
+/** Beyond it Node's timers go off at once. */
+const TIMER_MAX_MS = 2 ** 31 - 1
+export const milliseconds = (fallback: number) => whole(fallback, 1, TIMER_MAX_MS)
 export const port = (fallback: number) => whole(fallback, 0, 65_535)
 export const url = (protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
