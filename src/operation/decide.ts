@@ -94,12 +94,9 @@ function afterSend(e: Evidence, last: SaidNo, settings: OperationSettings, rando
     case 'doubtful':
       if (e.doubts < DOUBTS_NEEDED) return sendAgain(e, settings, random, settings.confirmAfterMs)
       if (last.about === 'card' && e.kind === 'AUTHORIZE') return verdict('CARD_INVALID', 'DECLINED')
-      return notCarriedOut(
-        e,
-        settings,
-        'BANK_REFERENCE_MISSING',
-        'The bank does not know the id that it gave us',
-      )
+      // Nobody but us asks for these, again and again: an operator says what became of the hold.
+      if (!e.ambiguous && (e.kind === 'EXPIRE' || e.kind === 'RELEASE')) return review(UNKNOWN_ID, {})
+      return notCarriedOut(e, settings, 'BANK_REFERENCE_MISSING', UNKNOWN_ID)
     case 'misused':
       return notCarriedOut(
         e,
@@ -161,6 +158,8 @@ function sendAgain(e: Evidence, settings: OperationSettings, random: () => numbe
 function probe(e: Evidence, settings: OperationSettings, afterMs = 0): Step {
   return e.maySend && e.probes < PROBES_MAX ? { do: 'PROBE', afterMs } : leave(settings)
 }
+
+const UNKNOWN_ID = 'The bank does not know the id that it gave us'
 
 /** Definitely not carried out by this attempt, for a reason that a person should see. */
 function notCarriedOut(

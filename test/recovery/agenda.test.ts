@@ -202,6 +202,29 @@ describe('an authorization that ran out', () => {
     expect(tries.map((row) => row['status'])).toEqual(['REFUSED', 'SUCCEEDED'])
   })
 
+  it('at a bank that knows it no more waits for an operator, who ends it', async () => {
+    const orderId = randomUUID()
+    const { id } = await authorized(client, { orderId })
+    laterMs = 169 * HOUR_MS
+    bank.faults.add('card-or-parent-not-found', { endpoint: 'voids', times: null })
+    await sweep(gateway)
+    bank.faults.clear()
+    for (const hours of [171, 180, 250]) {
+      laterMs = hours * HOUR_MS
+      await sweep(gateway)
+    }
+    const rows = await database.sql`
+      select o.status, jsonb_array_length(p.review_evidence) as evidence
+      from operations o join payments p on p.id = o.payment_id where p.id = ${id.slice(4)} and o.kind = 'EXPIRE'`
+    expect(rows).toEqual([{ status: 'UNRESOLVED', evidence: 1 }])
+    const input = { paymentId: id, outcome: 'CARRIED_OUT', reason: 'the bank was reset' }
+    await client.query(`mutation ($input: CloseReviewInput!) { closeReview(input: $input) { __typename } }`, {
+      input,
+    })
+    expect((await paymentOf(orderId)).state).toBe('EXPIRED')
+    expect(await client.authorize({ orderId })).toMatchObject({ payment: { state: 'AUTHORIZED' } })
+  })
+
   it('by the bank alone is believed: the capture is refused, the hold released', async () => {
     const orderId = randomUUID()
     bank.settings.authExpiryHours = 1 / 3_600
