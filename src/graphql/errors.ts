@@ -38,6 +38,7 @@ type ApiErrorDetails = {
 const HTTP_STATUS = {
   BAD_REQUEST: { status: 400, spec: false },
   BAD_USER_INPUT: { status: 400, spec: true },
+  NOT_ACCEPTABLE: { status: 406, spec: false },
   INVALID_INPUT: { status: 200, spec: true },
   LIMIT_EXCEEDED: { status: 400, spec: true },
   UNAUTHENTICATED: { status: 401, spec: false },

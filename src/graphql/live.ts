@@ -4,6 +4,7 @@ import { follow, TooManyFollowers } from '../events/live.ts'
 import type { Payment } from '../payment/payment.ts'
 import { NEWEST_FOLLOWED } from '../payment/reads.ts'
 import type { Subject } from '../payment/reads.ts'
+import { accepts, STREAMS } from './accept.ts'
 import { EVERYONE } from './audience.ts'
 import { builder } from './builder.ts'
 import { isVisible } from './customer.ts'
@@ -50,6 +51,7 @@ builder.subscriptionField('paymentUpdated', (t) =>
     ),
     subscribe: (_, { by }, context) => {
       const { gateway, client, role, request } = context
+      if (!accepts(request, STREAMS)) throw new ApiError('NOT_ACCEPTABLE', AS_STREAM)
       const isFor = (payment: Payment) => isVisible(context, payment)
       // A stream would outlive the token that opened it. (From Node 26 on, AbortSignal.any refuses a request's signal.)
       const gone =
@@ -67,6 +69,7 @@ builder.subscriptionField('paymentUpdated', (t) =>
   }),
 )
 
+const AS_STREAM = 'A subscription is answered as a stream: ask for text/event-stream in the header Accept.'
 const TOO_MANY =
   'Too many subscriptions are open. Close some, or follow a customer or an order instead of each payment.'
 

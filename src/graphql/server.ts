@@ -3,13 +3,14 @@ import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { execute, GraphQLError, subscribe } from 'graphql'
 import type { ExecutionResult } from 'graphql'
 import { createYoga } from 'graphql-yoga'
-import type { FetchAPI, Plugin } from 'graphql-yoga'
+import type { Plugin } from 'graphql-yoga'
 import { rateLimiter } from '../access/rate-limit.ts'
 import type { RateLimits } from '../access/rate-limit.ts'
 import type { Role, WhoAsks } from '../access/who.ts'
 import type { Gateway } from '../gateway.ts'
 import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
+import { onlyWhatCanBeAnswered } from './accept.ts'
 import { maySeeSchema } from './audience.ts'
 import { besideApi } from './beside.ts'
 import type { Page } from './beside.ts'
@@ -50,11 +51,12 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
       besideApi(
         new Map<string, Page>([
           ['/metrics', metricsPage(gateway, whoAsks)],
-          ['/health/ready', (_, fetchAPI) => readiness(gateway, fetchAPI)],
+          ['/health/ready', readinessPage(gateway)],
           ['/graphql', graphiqlPage(whoAsks)],
           ['/', async (_, { Response }) => new Response(ELSEWHERE, { status: 404 })],
         ]),
       ),
+      onlyWhatCanBeAnswered,
       noSimpleRequests,
       knowClient(whoAsks, rateLimiter(rateLimits)),
       onlyWhatMayRun(schema, quote),
@@ -160,8 +162,13 @@ function isUnreadable(error: unknown): boolean {
   )
 }
 
-async function readiness(gateway: Gateway, { Response }: FetchAPI): Promise<Response> {
-  return new Response(null, { status: (await isReady(gateway)) ? 200 : 503 })
+/** However many ask, the database is asked once at a time: anybody may ask. */
+function readinessPage(gateway: Gateway): Page {
+  let asking: Promise<boolean> | null = null
+  return async (_, { Response }) => {
+    asking ??= isReady(gateway).finally(() => (asking = null))
+    return new Response(null, { status: (await asking) ? 200 : 503 })
+  }
 }
 
 async function isReady(gateway: Gateway): Promise<boolean> {

@@ -35,6 +35,14 @@ const post = (body: string, headers: Record<string, string> = {}) =>
     body,
   })
 
+const payFor = (orderId: string) =>
+  JSON.stringify({
+    query: 'mutation ($input: AuthorizePaymentInput!) { authorizePayment(input: $input) { __typename } }',
+    variables: {
+      input: { idempotencyKey: randomUUID(), orderId, customerId: '1', amountCents: 100, card: TEST_CARD },
+    },
+  })
+
 describe('a request', () => {
   it('is answered over a real connection', async () => {
     const payment = await authorized(client(`${url}/graphql`))
@@ -123,6 +131,33 @@ describe('a request', () => {
     expect([await get(query), await get('{__typename}')]).toEqual([405, 200])
   })
 
+  it.each(['text/html', 'application/vnd.api+json', 'application/json;charset=latin1'])(
+    'that asks for an answer in %s is refused before anything is done',
+    async (accept) => {
+      const response = await post(payFor(accept), { accept })
+      expect(response.status).toBe(406)
+      expect(await database.sql`select from payments where order_id = ${accept}`).toHaveLength(0)
+    },
+  )
+
+  it.each(['*/*', 'text/html, application/*;q=0.8', 'Application/JSON', 'application/graphql-response+json'])(
+    'that asks for an answer in %s is answered',
+    async (accept) => {
+      const response = await post(payFor(accept), { accept })
+      expect([response.status, await response.text()]).toEqual([
+        200,
+        expect.stringContaining('AuthorizePaymentSuccess'),
+      ])
+    },
+  )
+
+  it('that follows payments and takes no stream is refused, and keeps no place', async () => {
+    const document = 'subscription { paymentUpdated(by: { orderId: "o" }) { id } }'
+    const response = await post(JSON.stringify({ query: document }), { accept: 'application/json' })
+    expect(await response.json()).toMatchObject({ errors: [{ extensions: { code: 'NOT_ACCEPTABLE' } }] })
+    expect(gateway.live.followers.size).toBe(0)
+  })
+
   it('from another site is told nothing of CORS', async () => {
     const response = await post('{"query":"{ __typename }"}', { origin: 'https://elsewhere.example' })
     expect(response.headers.get('access-control-allow-origin')).toBeNull()
@@ -145,6 +180,22 @@ describe('a request', () => {
 })
 
 describe('health', () => {
+  it('is asked of the database once for all who ask at a time', async () => {
+    const { sql } = gateway
+    let asked = 0
+    gateway.sql = new Proxy(sql, {
+      apply: (target, self, args: Parameters<typeof sql>) => {
+        asked += 1
+        return Reflect.apply(target, self, args)
+      },
+    })
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, async () => await server.fetch('http://gateway/health/ready')),
+    )
+    gateway.sql = sql
+    expect([new Set(answers.map(({ status }) => status)), asked]).toEqual([new Set([200]), 1])
+  })
+
   it('live and ready are 200 while all is well', async () => {
     expect((await fetch(`${url}/health/live`)).status).toBe(200)
     expect((await fetch(`${url}/health/ready`)).status).toBe(200)
