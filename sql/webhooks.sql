@@ -60,3 +60,16 @@ begin
   perform record_audit(p, null, audit, moment) from payments p where p.id = payment and delivery.payment_id is not null;
   return (select to_jsonb(d) from webhook_deliveries d where d.payment_id = payment and d.version = number);
 end $$;
+
+-- Whether transitions are recorded for delivery from now on. It needs the table for itself, and waits for it no longer
+-- than the lock_timeout of its caller's pieces (in-pieces.ts).
+create or replace function switch_recording(is_on boolean) returns void
+language plpgsql
+set lock_timeout = '300ms' as $$
+begin
+  if is_on then
+    alter table transitions enable trigger transitions_are_delivered;
+  else
+    alter table transitions disable trigger transitions_are_delivered;
+  end if;
+end $$;

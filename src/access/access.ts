@@ -45,13 +45,22 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
     if (now === text || now === null) return
     text = now
     isOpen = false
-    keys = [...fromSetting, ...keysIn(now)]
+    try {
+      keys = [...fromSetting, ...keysIn(now)]
+    } catch (error) {
+      // Whatever else is wrong with the file: a key that was taken out of it is out.
+      keys = keys.filter((key) => fromSetting.includes(key) || now.includes(key.sha256.toString('hex')))
+      throw error
+    }
     log.info({ keys: summary(keys), file }, 'the file of API keys has changed; its keys are in force')
   }
   const timer = setInterval(() => {
     look().catch((error: unknown) => {
       const reason = error instanceof BadKey ? error.message : String(Object(error).code)
-      log.error({ file, reason }, 'the file of API keys cannot be read; the keys before remain in force')
+      log.error(
+        { file, reason },
+        'the file of API keys cannot be read; the keys before remain in force, but for those that are not in it',
+      )
     })
   }, LOOK_EVERY_MS)
   timer.unref()

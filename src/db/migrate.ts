@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
-import { setTimeout as pause } from 'node:timers/promises'
 import type { Sql } from 'postgres'
-import { isLockTimeout } from './persist.ts'
+import { inPieces, LOCK_MS } from './in-pieces.ts'
 
 /**
  * Brings the database to what `sql/` says: numbered files once each and in order, the functions (the other files)
@@ -47,29 +46,19 @@ async function appliedFiles(sql: Sql): Promise<Map<string, string>> {
   return new Map(rows.map((row) => [row.name, row.checksum]))
 }
 
-/**
- * The file names and checksums are ours: nothing a caller gives comes into this text. Whoever waits for a table's lock
- * stops all that come after it: behind a long read (a dump) this waits in small pieces, and payments go on between.
- */
+/** The file names and checksums are ours: nothing a caller gives comes into this text. */
 async function apply(sql: Sql, name: string, text: string, checksum: string): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      await sql.unsafe(`
+  try {
+    await inPieces(() =>
+      sql.unsafe(`
         select pg_advisory_xact_lock(${MIGRATION_LOCK}), set_config('lock_timeout', '${LOCK_MS}ms', true);
         insert into schema_files (name, checksum) values ('${name}', '${checksum}')
           ${isNumbered(name) ? '' : 'on conflict (name) do update set checksum = excluded.checksum, applied_at = clock_timestamp()'};
-        ${text}`)
-      return
-    } catch (error) {
-      // Another process, starting at the same time, was first.
-      if (isNumbered(name) && (await appliedFiles(sql)).get(name) === checksum) return
-      if (!isLockTimeout(error) || tries === LOCK_TRIES) throw error
-      await pause(LOCK_PAUSE_MS)
-    }
+        ${text}`),
+    )
+  } catch (error) {
+    // Another process, starting at the same time, was first.
+    if (isNumbered(name) && (await appliedFiles(sql)).get(name) === checksum) return
+    throw error
   }
 }
-
-const LOCK_MS = 300
-const LOCK_PAUSE_MS = 700
-/** A minute. */
-const LOCK_TRIES = 60

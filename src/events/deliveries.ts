@@ -1,3 +1,4 @@
+import { inPieces } from '../db/in-pieces.ts'
 import { answered, persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Audit, Payment, Transition } from '../payment/payment.ts'
@@ -147,9 +148,5 @@ const COUNT_MAX = 10_000
 
 /** Waits for the statements that write transitions now. */
 export async function switchRecording({ sql }: Gateway, on: boolean): Promise<void> {
-  await answered(
-    on
-      ? sql`alter table transitions enable trigger transitions_are_delivered`
-      : sql`alter table transitions disable trigger transitions_are_delivered`,
-  )
+  await inPieces(() => answered(sql`select switch_recording(${on})`))
 }

@@ -140,6 +140,10 @@ describe('a running gateway', () => {
     expect(gateway.output()).not.toContain('oops')
     await rm(file)
     expect(await status(gateway, next.key)).toBe(200)
+    // But a key that is taken out is out, whatever else the file holds.
+    await writeFile(file, 'shop:service:again\n')
+    seen = await says(gateway, /cannot be read; the keys before remain in force/, seen)
+    expect(await status(gateway, next.key)).toBe(401)
     await writeFile(file, '# all gone\n')
     await says(gateway, CHANGED, seen)
     expect([await status(gateway, next.key), await status(gateway)]).toEqual([401, 401])

@@ -1,8 +1,27 @@
 import { expect, it } from 'vitest'
 import { migrate } from '../../src/db/migrate.ts'
+import { recording, switchRecording } from '../../src/events/deliveries.ts'
 import { startTestBank } from '../support/bank.ts'
 import { testDatabase } from '../support/database.ts'
 import { startTestGateway } from '../support/gateway.ts'
+
+it('so does a switch of what is recorded for webhooks', async () => {
+  const [{ sql, driver, url }, bank] = await Promise.all([testDatabase(), startTestBank()])
+  const { client, gateway } = startTestGateway({ databaseUrl: url, bankUrl: bank.url })
+  await driver
+    .begin(async (dump) => {
+      await dump`lock table transitions in access share mode`
+      // What a vacuum takes by hand, too.
+      await dump`lock table transitions in share update exclusive mode`
+      const switched = switchRecording(gateway, true)
+      const waiting = () => sql`select from pg_locks where relation = 'transitions'::regclass and not granted`
+      while ((await waiting()).length === 0);
+      expect(await client.authorize()).toMatchObject({ payment: { state: 'AUTHORIZED' } })
+      return { switched }
+    })
+    .then(({ switched }) => switched)
+  expect(await recording(gateway)).toMatchObject({ isOn: true })
+})
 
 it('a new table form waits for a long read in pieces, and payments go on between them', async () => {
   const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
