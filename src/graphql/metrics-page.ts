@@ -117,7 +117,7 @@ const RECEIPTS: Record<keyof ReceiptsInNumbers, [name: string, help: string]> = 
   ],
   lastReconciliationSeconds: [
     'gateway_last_reconciliation_seconds',
-    'How long ago it ended; 0 before the first.',
+    'How long ago it ended; before the first, how old the receipts are.',
   ],
 }
 

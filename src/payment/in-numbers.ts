@@ -68,7 +68,8 @@ export async function receiptsInNumbers({ sql, clock }: Gateway): Promise<Receip
     ), newest as (
       select id, finished_at from reconciliations where finished_at is not null order by id desc limit 1
     ), reconciled as (
-      select (select finished_at from newest) as since,
+      -- None yet: it has been waited for since the receipts began.
+      select coalesce((select finished_at from newest), (select min(applied_at) from schema_files)) as since,
              (select count(*)::int from discrepancies d join newest on d.reconciliation_id = newest.id
               where d.mended_at is null) as discrepancies
     )
