@@ -150,7 +150,7 @@ begin
       -- not said it, the less often it is asked.
       op.leased_until := case when conclusion ->> 'is' = 'LEAVE' then greatest(
         moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond',
-        moment + least((moment - op.created_at) / 20, interval '10 minutes'),
+        moment + least((moment - op.created_at) / 20, interval '1 minute'),
         op.ambiguous_at + (request ->> 'leaseMs')::int * interval '1 millisecond') end;
       if (conclusion ->> 'orphan')::boolean then
         pay.possible_orphan_hold_since := coalesce(pay.possible_orphan_hold_since, moment);
