@@ -1,3 +1,4 @@
+import { isInReview } from '../../src/payment/payment.ts'
 import type { Operation, Payment } from '../../src/payment/payment.ts'
 import { closeReview, enterBankReference, rerunRecovery } from '../../src/recovery/review.ts'
 import type { Process, World } from './process.ts'
@@ -9,9 +10,7 @@ import type { Receipts } from './receipts.ts'
 export async function settleFirst(process: Process, world: World, receipts: Receipts): Promise<boolean> {
   for (const payment of receipts.payments) {
     const operations = receipts.operations.filter(({ paymentId }) => paymentId === payment.id)
-    const waiting = operations.find(
-      ({ status, leasedUntil }) => status === 'UNRESOLVED' && leasedUntil === null,
-    )
+    const waiting = operations.find(isInReview)
     const by = { paymentId: payment.id, actor: 'ops', reason: "as the bank's statement shows" }
     const closing = { ...by, operationId: waiting?.id ?? null, bankReference: null }
     const gateway = process.gateway

@@ -6,9 +6,8 @@ import { ApiError } from './errors.ts'
  * payment was charged, and nobody was told. So it is looked at here before, as Yoga will read it.
  */
 export const onlyWhatCanBeAnswered: Plugin = {
-  onRequestParse({ request, url }) {
-    if (url.pathname === '/graphql' && !accepts(request, ANSWERS))
-      throw new ApiError('NOT_ACCEPTABLE', ASK_FOR)
+  onRequestParse({ request }) {
+    if (!accepts(request, ANSWERS)) throw new ApiError('NOT_ACCEPTABLE', ASK_FOR)
   },
 }
 

@@ -65,8 +65,10 @@ export function claimant(gateway: Gateway, request: Request, waiting: Waiting) {
     if (refusal !== null) return answer(waiting.answer)
     if (row.answer === 'ABANDONED') return { abandoned: standingOf(row).operation }
     // Nor for an operator, or for what has not begun.
-    const lease = row.operation?.leasedUntil ?? null
-    return row.operation === null || lease === null ? answer(waiting.answer) : { waitFor: row.operation.id }
+    const { operation } = row
+    return operation === null || operation.leasedUntil === null
+      ? answer(waiting.answer)
+      : { waitFor: operation.id }
   }
 }
 

@@ -1,4 +1,4 @@
-import { operationsAllowedIn } from '../payment/payment.ts'
+import { isInReview, operationsAllowedIn } from '../payment/payment.ts'
 import type { Operation, Payment, ProblemCode, ProblemDetail } from '../payment/payment.ts'
 
 /** The refusals of the API: what each one means, in one sentence or two, and what the client should do next. */
@@ -186,8 +186,8 @@ function givenUp(payment: Payment | null): string {
 }
 
 /** What a client is told of an operation that is not resolved. */
-export function outcomeUnknown({ leasedUntil }: Operation, payment: Payment | null): Problem {
-  return problem('OUTCOME_UNKNOWN', { payment, ...(leasedUntil === null ? { message: IN_REVIEW } : {}) })
+export function outcomeUnknown(operation: Operation, payment: Payment | null): Problem {
+  return problem('OUTCOME_UNKNOWN', { payment, ...(isInReview(operation) ? { message: IN_REVIEW } : {}) })
 }
 
 const IN_REVIEW =
@@ -197,7 +197,7 @@ const IN_REVIEW =
 export function inFlight(other: Operation | null, payment: Payment | null): Problem {
   return problem('OPERATION_IN_FLIGHT', {
     payment,
-    ...(other?.leasedUntil === null ? { message: WAITS } : {}),
+    ...(other !== null && isInReview(other) ? { message: WAITS } : {}),
   })
 }
 
@@ -206,16 +206,14 @@ const WAITS =
 
 /** An order whose payment is under way, or about to end, may yet be paid by this request: the key stays free. */
 export function orderBusy(other: Operation | null, payment: Payment | null): Problem {
-  const waits = other?.status === 'UNRESOLVED' && other.leasedUntil === null
-  const what = waits
-    ? "This order's payment waits for an operator, since what the bank has done cannot be told by rule"
-    : payment?.state === 'PENDING'
-      ? 'A payment for this order is under way'
-      : "This order's payment has expired, or is being voided or refunded, and has not ended yet"
-  const orElse =
-    payment?.state === 'PENDING'
-      ? ''
-      : ' Or, if the order shall really be paid twice, say allowAnotherForOrder.'
+  const isPending = payment?.state === 'PENDING'
+  const what =
+    other !== null && isInReview(other)
+      ? "This order's payment waits for an operator, since what the bank has done cannot be told by rule"
+      : isPending
+        ? 'A payment for this order is under way'
+        : "This order's payment has expired, or is being voided or refunded, and has not ended yet"
+  const orElse = isPending ? '' : ' Or, if the order shall really be paid twice, say allowAnotherForOrder.'
   const message = `${what}. Nothing was done for this request. Ask again when the other one has ended.${orElse}`
   return problem('ORDER_ALREADY_HAS_PAYMENT', { payment, retry: 'WAIT', retryAfterMs: WAIT_MS, message })
 }

@@ -38,6 +38,11 @@ export const MOVES: Record<OperationKind, { from: PaymentState; to: PaymentState
 /** An order with a payment in one of these refuses a second one, unless the client allows it. */
 export const LIVE_STATES: readonly PaymentState[] = ['PENDING', 'AUTHORIZED', 'CAPTURED']
 
+/** Only an operator can settle it: nobody works on it, and nobody will. */
+export function isInReview({ status, leasedUntil }: Operation): boolean {
+  return status === 'UNRESOLVED' && leasedUntil === null
+}
+
 export function operationsAllowedIn(state: PaymentState): ClientOperation[] {
   return CLIENT_OPERATIONS.filter((operation) => operation !== 'AUTHORIZE' && MOVES[operation].from === state)
 }

@@ -39,10 +39,14 @@ export async function paymentByKey(
 export async function paymentByBankReference(gateway: Gateway, reference: string): Promise<Payment | null> {
   const [payment] = await answered(gateway.sql<Payment[]>`
     select * from payments
-    where authorization_id = ${reference} or capture_id = ${reference}
-       or void_id = ${reference} or refund_id = ${reference}
+    where ${has(gateway, reference)}
     limit 1`)
   return payment ?? null
+}
+
+function has({ sql }: Gateway, reference: string) {
+  return sql`(authorization_id = ${reference} or capture_id = ${reference}
+              or void_id = ${reference} or refund_id = ${reference})`
 }
 
 /** The payment that has this id of the bank's, a stray hold of that id, or, if not `payment` itself, evidence of it. */
@@ -50,8 +54,7 @@ export async function ownerOf(gateway: Gateway, reference: string, payment: stri
   const asEvidence = [{ evidence: { bankId: reference } }]
   const [owner] = await answered(gateway.sql<{ id: string }[]>`
     select id from payments
-    where authorization_id = ${reference} or capture_id = ${reference}
-       or void_id = ${reference} or refund_id = ${reference}
+    where ${has(gateway, reference)}
     union all
     select payment_id from stray_holds where authorization_id = ${reference}
     union all

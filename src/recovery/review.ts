@@ -11,6 +11,7 @@ import { lookAgain } from '../operation/look-again.ts'
 import { before, takeOver } from '../operation/run.ts'
 import { settle } from '../operation/settle.ts'
 import { operationId as opId, timeOrderedId } from '../payment/ids.ts'
+import { isInReview } from '../payment/payment.ts'
 import type { Audit, AuditAction, AuditLine, Operation, Payment } from '../payment/payment.ts'
 import { auditLinesOfPayments, operationsThatCount, paymentsById } from '../payment/reads.ts'
 import { confirm, REFERENCES } from './reference.ts'
@@ -34,7 +35,7 @@ export async function rerunRecovery(gateway: Gateway, { operationId, ...by }: Of
   const audit = auditOf(by, 'RERUN_RECOVERY', {})
   const meant = operations.filter(({ id }) => operationId === null || id === operationId)
   const inReview = meant.filter(isInReview)
-  if (inReview.length > 1) return refuse(...several(inReview, payment))
+  if (inReview.length > 1) return sayWhich(inReview, payment)
   const unresolved = inReview[0] ?? meant.find(({ status }) => status === 'UNRESOLVED')
   const toLookAt = meant.find(({ lookAgainAt }) => lookAgainAt !== null)
   if (unresolved === undefined && toLookAt === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
@@ -93,7 +94,7 @@ export async function closeReview(
   if (meant.length === 0) return refuse('NOTHING_TO_SETTLE', { payment })
   const unresolved = meant.filter(({ status }) => status === 'UNRESOLVED')
   const inReview = unresolved.filter(isInReview)
-  if (inReview.length > 1) return refuse(...several(inReview, payment))
+  if (inReview.length > 1) return sayWhich(inReview, payment)
   const [operation] = inReview
   if (unresolved.length > 0 && (operation === undefined || outcome === 'NO_CHANGE'))
     return refuse(operation === undefined ? 'OPERATION_IN_FLIGHT' : 'NOTHING_TO_SETTLE', { payment })
@@ -124,13 +125,12 @@ export async function closeReview(
   )
 }
 
-const isInReview = ({ status, leasedUntil }: Operation) => status === 'UNRESOLVED' && leasedUntil === null
-
-function several(operations: readonly Operation[], payment: Payment): Parameters<typeof refuse> {
+function sayWhich(operations: readonly Operation[], payment: Payment): Reviewed {
   const names = operations.map(({ id, kind }) => `${opId(id)} (${kind})`).join(', ')
   const message = `Several of its operations wait: ${names}. Nothing was changed. Say which one is meant, by its operationId.`
-  return ['NOTHING_TO_SETTLE', { payment, message }]
+  return refuse('NOTHING_TO_SETTLE', { payment, message })
 }
+
 const BANK_DOES_NOT_SAY =
   'The bank does not say whether it knows this reference. Nothing was changed. Enter it again when the bank answers.'
 const ENTER_IT =
