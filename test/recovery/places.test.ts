@@ -41,7 +41,7 @@ it('who waits for what another process does keeps none', async () => {
 
 it('recovery keeps to its own, however long the bank takes', async () => {
   const { bank, client, gateway, clock } = await scene({
-    settings: { recoveriesMax: 2, requestDeadlineMs: 100, attemptTimeoutMs: 10_000 },
+    settings: { recoveriesMax: 2, attemptTimeoutMs: 10_000 },
   })
   for (let n = 0; n < 4; n += 1) await authorized(client)
   clock.laterMs = 170 * HOUR_MS
@@ -49,8 +49,8 @@ it('recovery keeps to its own, however long the bank takes', async () => {
   let isOver = false
   const round = sweep(gateway).then(() => (isOver = true))
   await bank.until((received) => received.filter(({ over }) => !over).length === 2)
-  const beganMs = performance.now()
-  while (performance.now() - beganMs < 200) await gateway.sql`select 1`
+  for (const deadlineIsOver of gateway.inFlight.waiters) deadlineIsOver()
+  for (let n = 0; n < 10; n += 1) await gateway.sql`select 1`
   expect([isOver, gateway.bank.state().inFlight]).toEqual([false, 2])
   gate.open()
   await round
