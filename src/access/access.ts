@@ -1,6 +1,7 @@
+import { setMaxListeners } from 'node:events'
 import type { Logger } from 'pino'
 import { StartRefused } from '../config.ts'
-import { BadKey, keyOf, readKey } from './api-keys.ts'
+import { BadKey, keyOf, readKey, writeKey } from './api-keys.ts'
 import type { ApiKey } from './api-keys.ts'
 import { customerTokens, isToken } from './customer-token.ts'
 import type { CustomerTokenSettings } from './customer-token.ts'
@@ -38,6 +39,7 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
   // Never opened again in this process: whoever removes the last key locks the door.
   let isOpen = fromSetting.length === 0 && text === null
   refuseToBeOpen(settings, isOpen, keys.length)
+  const endings = endingsByKey()
 
   // Looked at rather than watched: a file that is replaced, mounted or on a network tells nobody.
   const look = async () => {
@@ -51,6 +53,8 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
       // Whatever else is wrong with the file: a key that was taken out of it is out.
       keys = keys.filter((key) => fromSetting.includes(key) || now.includes(key.sha256.toString('hex')))
       throw error
+    } finally {
+      endings.keep(keys.map(writeKey))
     }
     log.info({ keys: summary(keys), file }, 'the file of API keys has changed; its keys are in force')
   }
@@ -69,30 +73,56 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
   else log.info({ keys: summary(keys) }, 'API keys are needed')
 
   const byToken = settings.customerTokens && customerTokens(settings.customerTokens, log)
+  const dev: Who = { client: 'dev', role: 'dev', customer: null, until: endings.until('no key is set') }
   const whoAsks: WhoAsks = async ({ headers }) => {
     const { secret, isBasic } = credential(headers.get('authorization'))
     if (secret !== null && !isOpen) {
       const key = keyOf(secret, keys)
       // A browser sends Basic by itself once it knows it: that is for operators in GraphiQL, not for programs.
       if (key !== null && (key.role === 'ops' || !isBasic)) {
-        return { client: key.client, role: key.role, customer: null }
+        return { client: key.client, role: key.role, customer: null, until: endings.until(writeKey(key)) }
       }
     }
     if (secret !== null && !isBasic && byToken !== null && isToken(secret)) return await byToken(secret)
     if (!isOpen) return { refused: 'UNAUTHENTICATED', message: UNKNOWN }
-    if (settings.openToNetwork || isThisMachine(headers.get('host'))) return DEV
+    if (settings.openToNetwork || isThisMachine(headers.get('host'))) return dev
     return { refused: 'UNAUTHENTICATED', message: ELSEWHERE }
   }
   return { whoAsks, isOpen, close: () => clearInterval(timer) }
 }
 
 const LOOK_EVERY_MS = 1_000
-const DEV: Who = { client: 'dev', role: 'dev', customer: null }
 const OPEN =
   'No API keys are set: everyone on this machine is the client "dev" and may do everything. `npm run keys -- add NAME ROLE` makes a key, and from then on keys are needed.'
 const BY_NETWORK = 'So is whoever reaches it by the network.'
 const UNKNOWN = 'Send a valid API key: Authorization: Bearer <key>.'
 const ELSEWHERE = 'Without API keys the gateway answers only to localhost, by that name.'
+
+/** What goes on under a key that is in force, until it is not. */
+function endingsByKey() {
+  const endings = new Map<string, AbortController>()
+  return {
+    until: (key: string) => {
+      const { signal } = endings.get(key) ?? opened(key)
+      return () => signal
+    },
+    keep: (inForce: readonly string[]) => {
+      for (const [key, ending] of endings) {
+        if (inForce.includes(key)) continue
+        endings.delete(key)
+        ending.abort()
+      }
+    },
+  }
+
+  function opened(key: string) {
+    const ending = new AbortController()
+    // One for each stream.
+    setMaxListeners(0, ending.signal)
+    endings.set(key, ending)
+    return ending
+  }
+}
 
 function refuseToBeOpen({ production, host, openToNetwork }: AccessSettings, isOpen: boolean, keys: number) {
   const how = 'Make a key with `npm run keys -- add NAME ROLE`, or set API_KEYS (see README.md).'

@@ -1,5 +1,5 @@
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
-import type { JWTVerifyGetKey, JWTVerifyOptions } from 'jose'
+import type { JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from 'jose'
 import type { Logger } from 'pino'
 import { z } from 'zod'
 import type { Refused, Who } from './who.ts'
@@ -16,7 +16,7 @@ export type CustomerTokenSettings = {
 }
 
 /** However late it expires by its `exp`, a token is good for so long after its `iat`: a checkout, not a day. */
-export const TOKEN_AGE_MAX_S = 15 * 60
+const TOKEN_AGE_MAX_S = 15 * 60
 /** Clocks of two machines. */
 const CLOCKS_DIFFER_S = 5
 const JWKS_TIMEOUT_MS = 5_000
@@ -56,6 +56,7 @@ export function customerTokens(settings: CustomerTokenSettings, log: Logger) {
         client: `customer:${sub}`,
         role: 'customer',
         customer: { id: sub, orderId, amountCents },
+        until: () => AbortSignal.timeout(Math.max(0, validUntilMs(payload) - Date.now())),
       }
     } catch (error) {
       const reason = reasonAgainst(error)
@@ -67,6 +68,11 @@ export function customerTokens(settings: CustomerTokenSettings, log: Logger) {
       return { refused: 'UNAVAILABLE', message: 'The token cannot be checked just now. Try again soon.' }
     }
   }
+}
+
+/** As jwtVerify judges it, which has seen that both are there. */
+function validUntilMs({ exp = 0, iat = 0 }: JWTPayload): number {
+  return (Math.min(exp, iat + TOKEN_AGE_MAX_S) + CLOCKS_DIFFER_S) * 1_000
 }
 
 /** The algorithms are ours to say, not the token's. */

@@ -7,9 +7,14 @@
  * customer  a browser with a token of FicMart's login: its own payment, and nothing else
  * dev       everything, on a machine where no key is set
  */
-export type Who =
-  | { client: string; role: 'service' | 'ops' | 'dev'; customer: null }
-  | { client: string; role: 'customer'; customer: Customer }
+export type Who = Admitted &
+  (
+    | { client: string; role: 'service' | 'ops' | 'dev'; customer: null }
+    | { client: string; role: 'customer'; customer: Customer }
+  )
+
+/** `until`: is aborted when the key has been removed or the token has expired; what outlives a request ends with it. */
+type Admitted = { until: () => AbortSignal }
 
 export const ROLES = ['service', 'ops', 'customer', 'dev'] as const
 export type Role = (typeof ROLES)[number]

@@ -1,5 +1,4 @@
 import { z } from 'zod'
-import { TOKEN_AGE_MAX_S } from '../access/customer-token.ts'
 import { follow, TooManyFollowers } from '../events/live.ts'
 import type { Payment } from '../payment/payment.ts'
 import { NEWEST_FOLLOWED } from '../payment/reads.ts'
@@ -14,7 +13,7 @@ import { PaymentType } from './nouns.ts'
 
 builder.subscriptionType({
   description:
-    'What happens, as it happens, as server-sent events (`Accept: text/event-stream`). A stream ends when the gateway restarts; subscribe again, and nothing is missed.',
+    'What happens, as it happens, as server-sent events (`Accept: text/event-stream`). A stream ends when the gateway restarts (subscribe again, and nothing is missed), and when its API key is removed or its token expires.',
 })
 
 const PaymentUpdatedBy = builder.inputType('PaymentUpdatedBy', {
@@ -50,14 +49,11 @@ builder.subscriptionField('paymentUpdated', (t) =>
       }),
     ),
     subscribe: (_, { by }, context) => {
-      const { gateway, client, role, request } = context
+      const { gateway, client, role, request, until } = context
       if (!accepts(request, STREAMS)) throw new ApiError('NOT_ACCEPTABLE', AS_STREAM)
       const isFor = (payment: Payment) => isVisible(context, payment)
-      // A stream would outlive the token that opened it. (From Node 26 on, AbortSignal.any refuses a request's signal.)
-      const gone =
-        role === 'customer'
-          ? [request.signal, AbortSignal.timeout(TOKEN_AGE_MAX_S * 1_000)]
-          : [request.signal]
+      // A stream would outlive what opened it. (From Node 26 on, AbortSignal.any refuses a request's signal.)
+      const gone = [request.signal, until()]
       try {
         return follow(gateway, { client, subject: subjectOf(by), atMost: STREAMS_MAX[role], isFor, gone })
       } catch (error) {

@@ -4,7 +4,7 @@ import type { Who } from '../../src/access/who.ts'
 import type { Gateway } from '../../src/gateway.ts'
 import { client } from '../support/client.ts'
 import type { Client } from '../support/client.ts'
-import { serving } from '../support/gateway.ts'
+import { noEnd, serving } from '../support/gateway.ts'
 
 /** One of each who may ask: of customers two, of whom the first is the one who pays. */
 export const CHECKOUT = { customerId: 'customer-1', orderId: 'order-1', amountCents: 4_999 }
@@ -12,13 +12,14 @@ const customer = (id: string): Who => ({
   client: `customer:${id}`,
   role: 'customer',
   customer: { id, orderId: CHECKOUT.orderId, amountCents: CHECKOUT.amountCents },
+  until: noEnd,
 })
 export const ASKERS = {
-  service: { client: 'ficmart', role: 'service', customer: null },
-  ops: { client: 'desk', role: 'ops', customer: null },
+  service: { client: 'ficmart', role: 'service', customer: null, until: noEnd },
+  ops: { client: 'desk', role: 'ops', customer: null, until: noEnd },
   customer: customer(CHECKOUT.customerId),
   stranger: customer('customer-2'),
-  dev: { client: 'dev', role: 'dev', customer: null },
+  dev: { client: 'dev', role: 'dev', customer: null, until: noEnd },
 } as const satisfies Record<string, Who>
 export type Asker = keyof typeof ASKERS
 export const ASKER_NAMES = Object.keys(ASKERS) as Asker[]

@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import type { Who } from '../../src/access/who.ts'
 import { cursorOf } from '../../src/payment/ids.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized, captured, succeeded, TEST_CARD } from '../support/client.ts'
 import type { Client, Problem } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
-import { startTestGateway } from '../support/gateway.ts'
+import { noEnd, startTestGateway } from '../support/gateway.ts'
 import { ASKERS, clientFor } from './askers.ts'
 
 /** A checkout page with its customer's token: pays for one order, sees its own payment, and nothing else. */
@@ -20,8 +19,8 @@ function newCheckout(): Checkout {
   return { customerId: `customer-${randomUUID()}`, orderId: `order-${randomUUID()}`, amountCents: 4_999 }
 }
 function holding({ customerId: id, orderId, amountCents }: Checkout): Client {
-  const who: Who = { client: `customer:${id}`, role: 'customer', customer: { id, orderId, amountCents } }
-  return clientFor(gateway, who)
+  const customer = { id, orderId, amountCents }
+  return clientFor(gateway, { client: `customer:${id}`, role: 'customer', customer, until: noEnd })
 }
 
 /** What a customer may ask of a problem and of a payment. */

@@ -2,11 +2,12 @@ import { spawn } from 'node:child_process'
 import { appendFile, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { startTestBank } from '../support/bank.ts'
 import { testDatabase } from '../support/database.ts'
 import { spawnGateway } from '../support/gateway.ts'
 import type { GatewayProcess } from '../support/gateway-process.ts'
+import { subscribe } from '../support/stream.ts'
 import { temporaryFolder } from '../support/temporary.ts'
 
 /** `npm run keys`, and a gateway that notices what it does. */
@@ -99,6 +100,14 @@ describe('a running gateway', () => {
         body: '{"query":"{ paymentsByOrder(orderId: \\"x\\") { id } }"}',
       })
     ).status
+  /** What becomes of an order that has no payment: nothing is told before the stream ends. */
+  const follow = async ({ url }: GatewayProcess, key: string) => {
+    const stream = await subscribe(`${url}/graphql`, FOLLOWED, {}, { authorization: `Bearer ${key}` })
+    onTestFinished(() => stream.close())
+    expect(stream.status).toBe(200)
+    return stream
+  }
+  const FOLLOWED = 'subscription { paymentUpdated(by: { orderId: "x" }) { id } }'
   /** Of the whole output, from `from` on. */
   async function says(gateway: GatewayProcess, text: RegExp, from = 0): Promise<number> {
     const isSaid = () => text.test(gateway.output().slice(from))
@@ -129,9 +138,13 @@ describe('a running gateway', () => {
     const next = await added(env, 'shop', 'service')
     let seen = await says(gateway, CHANGED)
     expect([await status(gateway, old.key), await status(gateway, next.key)]).toEqual([200, 200])
+    const [byOld, byNext] = await Promise.all([follow(gateway, old.key), follow(gateway, next.key)])
+    let isOver = false
+    const over = byNext.next().then(() => (isOver = true))
 
     await keys(env, 'remove', old.id)
     seen = await says(gateway, CHANGED, seen)
+    expect(await byOld.next()).toBeNull()
     expect([await status(gateway, old.key), await status(gateway, next.key)]).toEqual([401, 200])
 
     // A mistake in the file, or its loss, locks nobody out; what is put right counts.
@@ -141,9 +154,11 @@ describe('a running gateway', () => {
     await rm(file)
     expect(await status(gateway, next.key)).toBe(200)
     // But a key that is taken out is out, whatever else the file holds.
+    expect(isOver).toBe(false)
     await writeFile(file, 'shop:service:again\n')
     seen = await says(gateway, /cannot be read; the keys before remain in force/, seen)
     expect(await status(gateway, next.key)).toBe(401)
+    await over
     await writeFile(file, '# all gone\n')
     await says(gateway, CHANGED, seen)
     expect([await status(gateway, next.key), await status(gateway)]).toEqual([401, 401])

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { base64url, exportJWK, exportSPKI, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose'
 import type { JWTPayload } from 'jose'
 import { pino } from 'pino'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { openAccess } from '../../src/access/access.ts'
 import type { CustomerTokenSettings } from '../../src/access/customer-token.ts'
 import { StartRefused, readConfig } from '../../src/config.ts'
@@ -52,6 +52,7 @@ const CUSTOMER = {
   client: 'customer:customer-1',
   role: 'customer',
   customer: { id: 'customer-1', orderId: 'order-1', amountCents: 4_999 },
+  until: expect.any(Function) as () => AbortSignal,
 }
 
 describe('signed by a shared secret', async () => {
@@ -60,6 +61,21 @@ describe('signed by a shared secret', async () => {
   it('is the customer, for the order and the amount', async () => {
     expect(await ask(await signed(claims()))).toEqual(CUSTOMER)
     expect(await ask(await signed({ ...claims(), aud: ['other', AUDIENCE] }))).toEqual(CUSTOMER)
+  })
+
+  it.each([
+    ['expires', { iat: now(), exp: now() + 300 }, 300],
+    ['is a quarter of an hour old', { iat: now() - 600, exp: now() + 86_400 }, 300],
+    ['is judged by a clock that is behind', { iat: now() - 901, exp: now() + 300 }, 0],
+  ])('is theirs until it %s', async (_, dates, seconds) => {
+    const timeout = vi.spyOn(AbortSignal, 'timeout')
+    onTestFinished(() => timeout.mockRestore())
+    const who = await ask(await signed({ ...claims(), ...dates }))
+    if ('refused' in who) throw new Error(who.message)
+    who.until()
+    const [ms = 0] = timeout.mock.lastCall ?? []
+    // By 5 s more, since clocks differ.
+    expect(Math.ceil(ms / 5_000) * 5).toBe(seconds + 5)
   })
 
   it.each<[string, (good: JWTPayload) => Record<string, unknown>, string]>([

@@ -13,20 +13,24 @@ import { sweep } from '../../src/recovery/sweep.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized, captured, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
-import { serving, spawnGateway, startTestGateway } from '../support/gateway.ts'
+import { noEnd, serving, spawnGateway, startTestGateway } from '../support/gateway.ts'
 import { whenFileEnds } from '../support/leaving.ts'
 import { subscribe } from '../support/stream.ts'
 
 /** FicMart's pages and people watch payments change, whichever process changes them. */
 
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
-const FICMART: Who = { client: 'ficmart', role: 'service', customer: null }
+const FICMART: Who = { client: 'ficmart', role: 'service', customer: null, until: noEnd }
+const CUSTOMER: Who = {
+  client: 'customer:own',
+  role: 'customer',
+  customer: { id: 'own', orderId: '-', amountCents: 1 },
+  until: noEnd,
+}
 const where = { databaseUrl: database.url, bankUrl: bank.url }
 const one = await startLiveGateway()
 const other = await startLiveGateway()
-const browser = await startLiveGateway({
-  who: { client: 'customer:own', role: 'customer', customer: { id: 'own', orderId: '-', amountCents: 1 } },
-})
+const browser = await startLiveGateway({ who: CUSTOMER })
 /** Changes payments and says nothing, as a process that dies each time between its commit and its signal. */
 const silent = startTestGateway(where)
 
@@ -261,19 +265,16 @@ describe('a stream', () => {
 
   it('of a customer does not outlive their token, and they have five at most', async () => {
     const { id } = await authorized(one.client, { customerId: 'own' })
-    const timeout = AbortSignal.timeout.bind(AbortSignal)
-    const spy = vi.spyOn(AbortSignal, 'timeout').mockImplementation((ms) => timeout(ms / 1_000))
-    onTestFinished(() => spy.mockRestore())
-    const streams = await Promise.all(
-      Array.from({ length: 5 }, () => open(browser.url, { paymentId: id }, SEEN)),
-    )
-    expect(spy).toHaveBeenCalledWith(15 * 60_000)
-    expect((await open(browser.url, { paymentId: id }, SEEN)).status).toBe(429)
-    for (const stream of streams) {
+    const token = new AbortController()
+    setMaxListeners(0, token.signal)
+    const { url, followers } = await startLiveGateway({ who: { ...CUSTOMER, until: () => token.signal } })
+    const streams = await Promise.all(Array.from({ length: 5 }, () => open(url, { paymentId: id }, SEEN)))
+    expect((await open(url, { paymentId: id }, SEEN)).status).toBe(429)
+    for (const stream of streams)
       expect(await stream.next()).toMatchObject({ data: { paymentUpdated: { id } } })
-      expect(await stream.next()).toBeNull()
-    }
-    expect(browser.followers()).toBe(0)
+    token.abort()
+    for (const stream of streams) expect(await stream.next()).toBeNull()
+    expect(followers()).toBe(0)
   })
 
   it('that is not wanted any more is over at once', async () => {
