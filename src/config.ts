@@ -5,6 +5,7 @@ import type { CustomerTokenSettings } from './access/customer-token.ts'
 import type { RateLimits } from './access/rate-limit.ts'
 import type { OperationSettings } from './gateway.ts'
 import {
+  httpUrl,
   list,
   milliseconds,
   number,
@@ -74,7 +75,7 @@ const environment = z.object({
   // A payment holds no connection while the bank thinks: ten carry thousands in flight.
   DATABASE_CONNECTIONS_MAX: positive(10),
   DATABASE_STATEMENT_TIMEOUT_MS: milliseconds(5_000),
-  BANK_URL: url(['http:', 'https:']).nullable().default(null),
+  BANK_URL: httpUrl.nullable().default(null),
   BANK_IN_FLIGHT_MAX: positive(256),
   BANK_QUEUE_MAX: whole(256, 0),
   // Above the bank's own 15 s, so that we never give up on an answer that it still may send.
@@ -86,7 +87,7 @@ const environment = z.object({
   API_KEYS: list,
   API_KEYS_FILE: z.string().optional(),
   OPEN_TO_NETWORK: z.enum(['true', 'false']).default('false'),
-  CUSTOMER_JWKS_URL: url(['http:', 'https:']).optional(),
+  CUSTOMER_JWKS_URL: httpUrl.optional(),
   // RFC 7518: a key as long as the hash, at least.
   CUSTOMER_JWT_SECRET: z.string().min(32, 'must have 32 characters or more').optional(),
   CUSTOMER_JWT_ISSUER: z.string().optional(),
@@ -96,7 +97,7 @@ const environment = z.object({
   CUSTOMER_REQUESTS_PER_MINUTE_MAX: positive(60),
   SWEEP_EVERY_MS: milliseconds(3_000),
   WEBHOOK_URL: z
-    .union([z.literal('off'), url(['http:', 'https:'])])
+    .union([z.literal('off'), httpUrl])
     .nullable()
     .default(null),
   WEBHOOK_SECRET: list.pipe(z.array(webhookSecret)),
@@ -114,6 +115,17 @@ const environment = z.object({
   AUTH_EXPIRY_HOURS: number(168, 1e-6),
 })
 
+/** The bank's own times. A simulation scales them all down, and its waits with them. */
+const LEAST_IN_PRODUCTION = [
+  [
+    'BANK_ATTEMPT_TIMEOUT_MS',
+    15_000,
+    'the bank takes as long for an answer, and whoever gives up before leaves money moved unseen',
+  ],
+  ['BANK_QUIET_PERIOD_MS', 15_000, 'the bank may still be at work on what was not answered'],
+  ['BANK_CONFIRM_AFTER_MS', 1_000, 'a short fault at the bank must not be taken for its word twice'],
+] as const
+
 export function readConfig(env: NodeJS.ProcessEnv): Config {
   // An empty variable, as compose files set it, is an unset one.
   const set = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
@@ -130,6 +142,12 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     throw new StartRefused(
       `NODE_ENV is production, so ${missing.join(', ')} must be set (see the settings in README.md). Nothing was started.`,
     )
+  }
+  for (const [name, leastMs, reason] of production ? LEAST_IN_PRODUCTION : []) {
+    if (e[name] < leastMs)
+      throw new StartRefused(
+        `${name}: must be ${leastMs} or more in production: ${reason}. Nothing was started.`,
+      )
   }
   if (e.WEBHOOK_URL !== null && e.WEBHOOK_URL !== 'off' && e.WEBHOOK_SECRET.length === 0) {
     throw new StartRefused(

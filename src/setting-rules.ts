@@ -21,6 +21,11 @@ export const url = (protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
     error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
   })
+/** Who would read a user and a password out of it? They would be dropped in silence. */
+export const httpUrl = url(['http:', 'https:']).refine(
+  (text) => !URL.canParse(text) || (new URL(text).username === '' && new URL(text).password === ''),
+  { error: 'must be without a user and a password: they would not be sent' },
+)
 
 export const list = z
   .string()

@@ -1,6 +1,8 @@
 import { expect, it } from 'vitest'
 import { readConfig } from '../src/config.ts'
 
+const PRODUCTION = { NODE_ENV: 'production', DATABASE_URL: 'postgres://db/x', BANK_URL: 'http://bank' }
+
 /** Settings that would do something else than whoever set them expects are refused, in words of theirs. */
 
 it.each([
@@ -10,9 +12,19 @@ it.each([
   [{ SWEEP_EVERY_MS: '10000000000' }, 'SWEEP_EVERY_MS: must be a whole number, 1 to 2147483647'],
   [{ BANK_QUEUE_MAX: '-1' }, 'BANK_QUEUE_MAX: must be a whole number, 0 or more'],
   [{ FAILURE_RATE: '2' }, 'FAILURE_RATE: must be a number, 0 to 1'],
+  [{ BANK_URL: 'http://shop:secret@bank' }, 'BANK_URL: must be without a user and a password'],
+  [{ WEBHOOK_URL: 'https://shop:secret@ficmart' }, 'WEBHOOK_URL: must be without a user and a password'],
+  [{ ...PRODUCTION, BANK_ATTEMPT_TIMEOUT_MS: '14999' }, 'BANK_ATTEMPT_TIMEOUT_MS: must be 15000 or more'],
+  [{ ...PRODUCTION, BANK_QUIET_PERIOD_MS: '14999' }, 'BANK_QUIET_PERIOD_MS: must be 15000 or more'],
+  [{ ...PRODUCTION, BANK_CONFIRM_AFTER_MS: '999' }, 'BANK_CONFIRM_AFTER_MS: must be 1000 or more'],
   [{ NODE_ENV: 'prod' }, 'NODE_ENV: must be development, test or production'],
 ])('%j', (env, text) => {
   expect(() => readConfig(env)).toThrow(text)
+  expect(() => readConfig(env)).not.toThrow('secret@')
+})
+
+it('the defaults are good for production', () => {
+  expect(readConfig(PRODUCTION)).toMatchObject({ production: true })
 })
 
 it('an empty one is an unset one', () => {
