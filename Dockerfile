@@ -14,6 +14,8 @@ COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/dist dist
 COPY package.json ./
 COPY sql sql
+# Where `node dist/access/keys.js` keeps the hashes of keys; mount it, or put what it prints into API_KEYS.
+RUN mkdir .data && chown node .data
 USER node
 EXPOSE 4000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \

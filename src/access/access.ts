@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events'
+import { isIP } from 'node:net'
 import type { Logger } from 'pino'
 import { StartRefused } from '../config.ts'
 import { BadKey, keyOf, readKey, writeKey } from './api-keys.ts'
@@ -85,8 +86,9 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
     }
     if (secret !== null && !isBasic && byToken !== null && isToken(secret)) return await byToken(secret)
     if (!isOpen) return { refused: 'UNAUTHENTICATED', message: UNKNOWN }
-    if (settings.openToNetwork || isThisMachine(headers.get('host'))) return dev
-    return { refused: 'UNAUTHENTICATED', message: ELSEWHERE }
+    const name = hostName(headers.get('host'))
+    if (LOOPBACK.test(name) || (settings.openToNetwork && isOfNetwork(name))) return dev
+    return { refused: 'UNAUTHENTICATED', message: settings.openToNetwork ? OTHER_NAME : ELSEWHERE }
   }
   return { whoAsks, isOpen, close: () => clearInterval(timer) }
 }
@@ -97,6 +99,8 @@ const OPEN =
 const BY_NETWORK = 'So is whoever reaches it by the network.'
 const UNKNOWN = 'Send a valid API key: Authorization: Bearer <key>.'
 const ELSEWHERE = 'Without API keys the gateway answers only to localhost, by that name.'
+const OTHER_NAME =
+  'Without API keys the gateway answers only to localhost, to an IP address and to names without a dot.'
 
 /** What goes on under a key that is in force, until it is not. */
 function endingsByKey() {
@@ -125,7 +129,8 @@ function endingsByKey() {
 }
 
 function refuseToBeOpen({ production, host, openToNetwork }: AccessSettings, isOpen: boolean, keys: number) {
-  const how = 'Make a key with `npm run keys -- add NAME ROLE`, or set API_KEYS (see README.md).'
+  const how =
+    'Make a key with `npm run keys -- add NAME ROLE` (in the image: `node dist/access/keys.js add NAME ROLE`), or set API_KEYS (see README.md).'
   if (production && keys === 0)
     throw new StartRefused(`NODE_ENV is production and there is no API key. ${how} Nothing was started.`)
   if (isOpen && !openToNetwork && !LOOPBACK.test(host))
@@ -136,10 +141,14 @@ function refuseToBeOpen({ production, host, openToNetwork }: AccessSettings, isO
 
 const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/i
 
-/** By name too: a page of another site whose name has been made to mean this machine must not get in (DNS rebinding). */
-function isThisMachine(host: string | null): boolean {
-  const name = (host ?? '').replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')
-  return LOOPBACK.test(name)
+/** It is looked at, too: a page of another site whose name has been made to mean this machine must not get in (DNS rebinding). */
+function hostName(host: string | null): string {
+  return (host ?? '').replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')
+}
+
+/** No site on the internet has such a name. */
+function isOfNetwork(name: string): boolean {
+  return isIP(name) !== 0 || !name.includes('.')
 }
 
 /** `Bearer <secret>`; or `Basic`, where the secret is the password and the user's name does not matter. */

@@ -100,7 +100,9 @@ describe('with nothing set', () => {
       expect([host, await ask(undefined, host)]).toEqual([host, 'UNAUTHENTICATED'])
     }
     const open = await access({ openToNetwork: true, host: '0.0.0.0' })
-    expect(await open.ask(undefined, 'gateway:4000')).toBe('dev as dev')
+    for (const host of ['gateway:4000', 'localhost:4000', '10.0.0.1:4000', '[fe80::1]:4000'])
+      expect([host, await open.ask(undefined, host)]).toEqual([host, 'dev as dev'])
+    expect(await open.ask(undefined, 'evil.example:4000')).toBe('UNAUTHENTICATED')
     expect(open.lines.join('')).toContain('So is whoever reaches it by the network.')
   })
 })
