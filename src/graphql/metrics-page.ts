@@ -113,11 +113,11 @@ const RECEIPTS: Record<keyof ReceiptsInNumbers, [name: string, help: string]> = 
   webhooksGivenUp: ['gateway_webhooks_given_up', 'Webhooks that were not taken in three days.'],
   discrepancies: [
     'gateway_discrepancies',
-    'What the newest reconciliation with the bank found and nobody mended.',
+    'What the newest reconciliation by GET and the newest by statement found and nobody mended.',
   ],
   lastReconciliationSeconds: [
     'gateway_last_reconciliation_seconds',
-    'How long ago it ended; before the first, how old the receipts are.',
+    'How long ago the last one ended; before the first, how old the receipts are.',
   ],
 }
 

@@ -25,7 +25,7 @@ export type ReceiptsInNumbers = {
   webhooksWaiting: number
   oldestWebhookSeconds: number
   webhooksGivenUp: number
-  /** Of the newest reconciliation that has ended: what it found and nobody mended, and how long ago that was; or 0. */
+  /** Of the newest reconciliation of each kind: what it found and nobody mended. How long ago the last one ended. */
   discrepancies: number
   lastReconciliationSeconds: number
 }
@@ -66,10 +66,12 @@ export async function receiptsInNumbers({ sql, clock }: Gateway): Promise<Receip
                    (select recorded_at from webhook_deliveries where status = 'FAILING'
                     order by payment_id, version limit 1)) as since
     ), newest as (
-      select id, finished_at from reconciliations where finished_at is not null order by id desc limit 1
+      select r.id, r.finished_at from (values ('GET'), ('STATEMENT')) as by (kind) cross join lateral (
+        select id, finished_at from reconciliations where kind = by.kind and finished_at is not null
+        order by id desc limit 1) as r
     ), reconciled as (
       -- None yet: it has been waited for since the receipts began.
-      select coalesce((select finished_at from newest), (select min(applied_at) from schema_files)) as since,
+      select coalesce((select max(finished_at) from newest), (select min(applied_at) from schema_files)) as since,
              (select count(*)::int from discrepancies d join newest on d.reconciliation_id = newest.id
               where d.mended_at is null) as discrepancies
     )
