@@ -18,13 +18,16 @@ import type { Receiver } from './receiver.ts'
 export async function startWebhooks(
   gateway: Gateway,
   webhook: WebhookSetting,
+  lookEveryMs = LOOK_EVERY_MS,
 ): Promise<{ stop(): Promise<void> }> {
   await recordAsConfigured(gateway, webhook)
   if (webhook === null || webhook === 'off') return { stop: () => Promise.resolve() }
   const receiver = createReceiver(webhook)
   const sending = startSending(gateway, receiver)
+  const look = setInterval(() => void sayWhenSwitchedOff(gateway), lookEveryMs).unref()
   return {
     stop: async () => {
+      clearInterval(look)
       await sending.stop()
       await receiver.close()
     },
@@ -50,6 +53,16 @@ async function recordAsConfigured(gateway: Gateway, webhook: WebhookSetting): Pr
   gateway.log.info(on ? 'transitions are recorded for delivery from now on' : NOT_RECORDED)
 }
 
+/** It is for all processes: one whose setting is wrong would end the others' events, and nobody would know. */
+async function sayWhenSwitchedOff(gateway: Gateway): Promise<void> {
+  // A database that does not answer is told of elsewhere.
+  const found = await recording(gateway).catch(() => null)
+  if (found?.isOn === false) gateway.log.error(SWITCHED_OFF)
+}
+
+const LOOK_EVERY_MS = 60_000
+const SWITCHED_OFF =
+  'webhooks were switched off by a process with WEBHOOK_URL=off: what happens is not recorded for delivery. This process has a receiver: if it was a mistake, correct that setting and restart this process, which switches them on again.'
 const NOT_SENT_FROM_HERE =
   'Webhooks are on in this database, but this process has no WEBHOOK_URL: it records events and sends none. WEBHOOK_URL=off switches them off.'
 const NOT_RECORDED = 'webhooks are switched off: what happens from now on is not recorded for delivery'

@@ -540,6 +540,21 @@ describe('recording', () => {
     expect(await recorded()).toBe(4)
   })
 
+  it('that another process has ended is told by those that send, and what is left waits for nobody', async () => {
+    const [database, receiver] = await Promise.all([testDatabase(), startReceiver()])
+    const where = { databaseUrl: database.url, bankUrl: bank.url }
+    const [sender, wrong] = [startTestGateway(where), startTestGateway(where)]
+    await receiver.goDown()
+    const sending = await startWebhooks(sender.gateway, { url: receiver.url, secrets: [receiver.secret] }, 20)
+    onTestFinished(() => sending.stop())
+    await authorized(wrong.client)
+    expect((await scrape(sender.fetch)).value('gateway_webhooks_waiting')).toBe(2)
+    await startWebhooks(wrong.gateway, 'off')
+    await vi.waitFor(() => expect(sender.logged.join()).toContain('switched off by a process'), 5_000)
+    expect((await scrape(wrong.fetch)).value('gateway_webhooks_waiting')).toBe(0)
+    expect((await scrape(wrong.fetch)).value('gateway_oldest_webhook_seconds')).toBe(0)
+  })
+
   it.each([
     [{ WEBHOOK_URL: 'https://ficmart.example/hooks' }, 'WEBHOOK_SECRET must be'],
     [
