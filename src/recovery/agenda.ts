@@ -87,9 +87,13 @@ export async function release(
   })
 }
 
-/** The bank never releases a hold by itself: a void does, and works after the expiry. */
+/**
+ * The bank never releases a hold by itself: a void does, and works after the expiry. Two clocks must say that it has
+ * ended, the database's and this machine's: one alone that jumps ahead would void the holds of all open orders.
+ */
 async function expiredHolds(gateway: Gateway, atMost: number, besides: readonly string[]) {
-  const { sql, settings } = gateway
+  const { sql, settings, clock } = gateway
+  const here = clock.databaseTime() ?? new Date(clock.wallMs())
   const holds = await answered(sql<({ id: string } & Tries)[]>`
     select p.id, earlier.tries from payments p
     cross join lateral (
@@ -99,7 +103,7 @@ async function expiredHolds(gateway: Gateway, atMost: number, besides: readonly 
       from operations o where o.payment_id = p.id
     ) as earlier
     where p.state = 'AUTHORIZED'
-      and p.authorization_expires_at <= ${now(gateway)} - ${settings.expireMarginMs}::int * interval '1 millisecond'
+      and p.authorization_expires_at <= least(${now(gateway)}, ${here}) - ${settings.expireMarginMs}::int * interval '1 millisecond'
       and ${isDue(gateway)} and 'expire:pay_' || p.id <> all(${besides}::text[])
     order by p.authorization_expires_at
     limit ${atMost}`)

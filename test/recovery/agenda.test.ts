@@ -225,6 +225,22 @@ describe('an authorization that ran out', () => {
     expect(await client.authorize({ orderId })).toMatchObject({ payment: { state: 'AUTHORIZED' } })
   })
 
+  it("by one clock alone keeps its hold: the database's may have jumped ahead, or this machine's", async () => {
+    const orderId = randomUUID()
+    const { id } = await authorized(client, { orderId })
+    const [here, wallMs] = [{ ...clock, databaseTime: () => null }, clock.wallMs]
+    const sweepBy = async (ms: number, expiresAt: string) => {
+      await database.sql`update payments set authorization_expires_at = now() + ${expiresAt}::interval where id = ${id.slice(4)}`
+      gateway.clock = { ...here, wallMs: () => wallMs() + ms }
+      await sweep(gateway)
+      gateway.clock = clock
+      return (await paymentOf(orderId)).state
+    }
+    expect(await sweepBy(-2 * HOUR_MS, '-1 hour')).toBe('AUTHORIZED')
+    expect(await sweepBy(2 * HOUR_MS, '1 hour')).toBe('AUTHORIZED')
+    expect(await sweepBy(0, '-1 hour')).toBe('EXPIRED')
+  })
+
   it('by the bank alone is believed: the capture is refused, the hold released', async () => {
     const orderId = randomUUID()
     bank.settings.authExpiryHours = 1 / 3_600
