@@ -99,9 +99,10 @@ export async function closeReview(
   if (unresolved.length > 0 && (operation === undefined || outcome === 'NO_CHANGE'))
     return refuse(operation === undefined ? 'OPERATION_IN_FLIGHT' : 'NOTHING_TO_SETTLE', { payment })
   if (operation === undefined) {
-    if (outcome === 'CARRIED_OUT') return refuse('NOTHING_TO_SETTLE', { payment })
-    await close(gateway, by.paymentId, audit, outcome === 'NOT_CARRIED_OUT')
-    return (await whatWasDone(gateway, audit, by)) ?? refuse('NOTHING_TO_SETTLE', { payment })
+    if (outcome !== 'CARRIED_OUT') await close(gateway, by.paymentId, audit, outcome === 'NOT_CARRIED_OUT')
+    const done = await whatWasDone(gateway, audit, by)
+    const words = payment.reviewReason === null ? {} : { message: ALL_HAVE_ENDED }
+    return done ?? refuse('NOTHING_TO_SETTLE', { payment, ...words })
   }
   if (outcome === 'CARRIED_OUT') {
     if (operation.kind === 'AUTHORIZE')
@@ -133,6 +134,8 @@ function sayWhich(operations: readonly Operation[], payment: Payment): Reviewed 
 
 const BANK_DOES_NOT_SAY =
   'The bank does not say whether it knows this reference. Nothing was changed. Enter it again when the bank answers.'
+const ALL_HAVE_ENDED =
+  'All operations of this payment have ended: none takes this outcome. Nothing was changed. When what its review tells of is dealt with, close it with NO_CHANGE.'
 const ENTER_IT =
   "An authorization is believed by its reference only. Nothing was changed. Enter the one that the bank's statement shows, or close the case as not carried out."
 

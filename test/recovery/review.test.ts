@@ -206,6 +206,8 @@ describe('what the bank did otherwise than it was asked', () => {
     await sweep(gateway)
     expect(await stateOf(id)).toBe('VOIDED')
     expect(await voidsOf(hold)).toHaveLength(1)
+    for (const outcome of ['CARRIED_OUT', 'NOT_CARRIED_OUT'])
+      expect(await close(id, outcome)).toMatchObject({ message: expect.stringContaining('with NO_CHANGE') })
     expect(await close(id, 'NO_CHANGE')).toMatchObject({
       auditLine: { closedReview: expect.stringContaining('does not fit the request') },
     })
