@@ -4,6 +4,7 @@ import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
 import type { Audit, Operation } from '../payment/payment.ts'
+import { wasSaidToBeUsed } from '../payment/reads.ts'
 import { ask } from './ask.ts'
 import { operationEnds } from './await-operation.ts'
 import { claimAgain, isStale, TAKEOVER } from './claim-again.ts'
@@ -106,15 +107,23 @@ export async function takeOver(
 ): Promise<Result> {
   const turn = await claimAgain(gateway, operation, { ...TAKEOVER, byOperator: audit !== null, audit })
   if ('lost' in turn) return resultOf(turn.lost, true)
-  return await converge(gateway, turn.claim, FIRST_PROBE, null)
+  // Forgotten, it would be taken for our own doing after a later attempt that may have been carried out.
+  const refusal = (await wasSaidToBeUsed(gateway, operation.id)) ? 'alreadyUsed' : null
+  return await converge(gateway, turn.claim, FIRST_PROBE, null, refusal)
 }
 
 /** Exchange after exchange with the bank, the first under `claim`, until there is a conclusion; settles it. */
-async function converge(gateway: Gateway, claim: Claim, first: Exchange, card: Card | null): Promise<Result> {
+async function converge(
+  gateway: Gateway,
+  claim: Claim,
+  first: Exchange,
+  card: Card | null,
+  refusal: Evidence['refusal'] = null,
+): Promise<Result> {
   const { clock, settings, random, inFlight } = gateway
   try {
     let fresh = await freshClaim(gateway, claim, first)
-    let evidence: Omit<Evidence, 'asked' | 'last'> = noEvidence(claim.operation.kind)
+    let evidence: Omit<Evidence, 'asked' | 'last'> = { ...noEvidence(claim.operation.kind), refusal }
     let exchange = first
     for (;;) {
       if ('lost' in fresh) return resultOf(fresh.lost, false)

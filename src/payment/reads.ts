@@ -156,6 +156,13 @@ export async function bankCallsOfOperations(
     order by newest.id`)
 }
 
+/** Whether the bank has said to an attempt of this operation that what it is about was captured, voided or refunded. */
+export async function wasSaidToBeUsed({ sql }: Gateway, operationId: string): Promise<boolean> {
+  const calls = await answered(sql`
+    select from bank_calls where operation_id = ${operationId} and conclusion = 'alreadyUsed' limit 1`)
+  return calls.length > 0
+}
+
 /** Oldest first. */
 export async function strayHoldsOfPayments(
   gateway: Gateway,

@@ -143,6 +143,38 @@ async function stateOf(id: string): Promise<string> {
   return row?.state ?? 'none'
 }
 
+describe('what somebody else did with the hold at the bank', () => {
+  const byOthers = {
+    voids: (authorizationId: string | null) => atTheBank('voids', { authorization_id: authorizationId }),
+    captures: (authorizationId: string | null) =>
+      atTheBank('captures', { authorization_id: authorizationId, amount: 4_999 }),
+  }
+  it.each([
+    ['capture', 'voids'],
+    ['void', 'captures'],
+  ] as const)(
+    'is never taken for our own %s, though the bank was away before and after',
+    async (ours, theirs) => {
+      const { id, authorizationId } = await authorized(client)
+      await byOthers[theirs](authorizationId)
+      bank.faults.add('unhealthy', { endpoint: 'health', times: 6 })
+      const asked = { paymentId: id, idempotencyKey: randomUUID() }
+      expect(await client[ours](asked)).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+      bank.faults.clear()
+      // Where it is sent again, that attempt may have been carried out.
+      bank.faults.add('drop-before', { endpoint: `${ours}s`, probe: false })
+      for (laterMs = 10_000; laterMs < 70_000; laterMs += 10_000) await sweep(gateway)
+      expect(await stateOf(id)).toBe('AUTHORIZED')
+      expect(await client[ours](asked)).toMatchObject({ message: expect.stringContaining('operator') })
+      // Nor when an operator has it asked again.
+      await rerun(id)
+      for (; laterMs < 140_000; laterMs += 10_000) await sweep(gateway)
+      expect(await stateOf(id)).toBe('AUTHORIZED')
+      expect(await client[ours](asked)).toMatchObject({ message: expect.stringContaining('operator') })
+    },
+  )
+})
+
 /** Both found by `npm run model`. */
 describe('what the bank did otherwise than it was asked', () => {
   it('was done, so another try that the bank refuses is no refusal', async () => {
@@ -431,14 +463,14 @@ describe('a reference from the statement', () => {
 
 describe('recovery that is run again', () => {
   it('settles what the bank can tell by now', async () => {
-    const { id } = await capturedBySomebodyElse()
-    // Who did it has undone it, as it were: the hold is active again.
-    await bank.sql`delete from transactions where type = 'CAPTURE' and amount_cents = 4999 and reference_id = (
-      select id from transactions where type = 'AUTHORIZATION' order by created_at desc limit 1)`
-    await bank.sql`update transactions set status = 'ACTIVE' where id = (
-      select id from transactions where type = 'AUTHORIZATION' order by created_at desc limit 1)`
-    expect(await rerun(id)).toMatchObject({
-      payment: { state: 'CAPTURED', auditLines: [{ action: 'RERUN_RECOVERY' }] },
+    bank.faults.add('drop-after-store', { endpoint: 'authorizations', probe: false })
+    bank.faults.add('lookup-fault', { endpoint: 'authorizations', probe: true, times: null })
+    const { payment } = await client.authorize()
+    laterMs = 25 * HOUR_MS
+    await sweep(gateway)
+    bank.faults.clear()
+    expect(await rerun(payment?.id ?? '')).toMatchObject({
+      payment: { state: 'AUTHORIZED', auditLines: [{ action: 'RERUN_RECOVERY' }] },
     })
   })
 
