@@ -7,7 +7,7 @@ import type { Config } from './config.ts'
 import { connect } from './db/connection.ts'
 import { migrate } from './db/migrate.ts'
 import { createLive, startLive } from './events/live.ts'
-import { startWebhooks } from './events/webhooks.ts'
+import { recordAsConfigured, startWebhooks } from './events/webhooks.ts'
 import { systemClock } from './gateway.ts'
 import type { Gateway } from './gateway.ts'
 import { httpServer } from './graphql/http.ts'
@@ -64,9 +64,10 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   const { databaseConnectionsMax: connectionsMax, databaseStatementTimeoutMs: statementTimeoutMs } = config
   const sql = connect(databaseUrl, { connectionsMax, statementTimeoutMs })
   stops.push(() => sql.end({ timeout: 1 }))
-  await migrate(sql).catch((error: unknown) => {
+  const newer = await migrate(sql, config.production).catch((error: unknown) => {
     throw new StartRefused(`${databaseTrouble(error)} Nothing was started.`)
   })
+  if (newer.length > 0) log.warn({ files: newer }, NEWER_FUNCTIONS)
 
   const bank = createBank({
     baseUrl: bankUrl,
@@ -100,11 +101,14 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   // Apart from the payments' connections: they shall not wait for a queue of webhooks.
   const eventsSql = connect(databaseUrl, { connectionsMax: EVENTS_CONNECTIONS, statementTimeoutMs })
   stops.push(() => eventsSql.end({ timeout: 0 }))
+  await recordAsConfigured({ ...gateway, sql: eventsSql }, config.webhook).catch((error: unknown) => {
+    throw new StartRefused(`${databaseTrouble(error)} Nothing was started.`)
+  })
   const live = await startLive(gateway, eventsSql)
   const leave = leaver(http)
   const port = await listen(http, config.host, config.port)
   const sweeper = startSweeper(gateway, config.sweepEveryMs)
-  const webhooks = await startWebhooks({ ...gateway, sql: eventsSql }, config.webhook)
+  const webhooks = startWebhooks({ ...gateway, sql: eventsSql }, config.webhook)
   const reconciler = startReconciler(gateway, { everyHours: config.reconcileEveryHours })
   const stopRecovery = async () => {
     await Promise.all([sweeper.stop(), webhooks.stop(), reconciler.stop(), drained(gateway.inFlight)])
@@ -125,6 +129,8 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   }
 }
 
+const NEWER_FUNCTIONS =
+  'the database has functions of a later release, and they are left as they are; to go back for good, see docs/operations.md'
 /** And one more that only listens. */
 const EVENTS_CONNECTIONS = 2
 const LAST_EXCHANGES_MS = 500

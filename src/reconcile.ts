@@ -91,7 +91,7 @@ async function gatewayBeside(stops: Stop[]): Promise<Gateway> {
     statementTimeoutMs: config.databaseStatementTimeoutMs,
   })
   stops.push(() => sql.end({ timeout: 5 }))
-  await migrate(sql).catch((error: unknown) => {
+  await migrate(sql, config.production).catch((error: unknown) => {
     throw new StartRefused(`${databaseTrouble(error)} Nothing was compared.`)
   })
   const bank = createBank({

@@ -15,12 +15,11 @@ import type { Receiver } from './receiver.ts'
  * the database is held while the receiver thinks. A process that dies in between leaves a lease that runs out, and the
  * event is sent again under the same id. One that fails holds up its own payment's next ones and nothing else.
  */
-export async function startWebhooks(
+export function startWebhooks(
   gateway: Gateway,
   webhook: WebhookSetting,
   lookEveryMs = LOOK_EVERY_MS,
-): Promise<{ stop(): Promise<void> }> {
-  await recordAsConfigured(gateway, webhook)
+): { stop(): Promise<void> } {
   if (webhook === null || webhook === 'off') return { stop: () => Promise.resolve() }
   const receiver = createReceiver(webhook)
   const sending = startSending(gateway, receiver)
@@ -39,9 +38,10 @@ export type WebhookSetting = { url: string; secrets: readonly string[] } | 'off'
 
 /**
  * The first start with a receiver switches recording on, for all processes of the database. A start without one leaves
- * it on: what happens meanwhile is told later. Only a word switches it off.
+ * it on: what happens meanwhile is told later. Only a word switches it off. It may have to wait for the table, so it
+ * comes before the port is open.
  */
-async function recordAsConfigured(gateway: Gateway, webhook: WebhookSetting): Promise<void> {
+export async function recordAsConfigured(gateway: Gateway, webhook: WebhookSetting): Promise<void> {
   const { isOn, waiting } = await recording(gateway)
   if (webhook === null) {
     if (isOn) gateway.log.warn({ waiting }, NOT_SENT_FROM_HERE)

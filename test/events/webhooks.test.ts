@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { claimDue, settleDelivery, switchRecording } from '../../src/events/deliveries.ts'
 import { createReceiver } from '../../src/events/receiver.ts'
-import { sendDue, startSending, startWebhooks } from '../../src/events/webhooks.ts'
+import { recordAsConfigured, sendDue, startSending, startWebhooks } from '../../src/events/webhooks.ts'
 import { readConfig } from '../../src/config.ts'
 import type { Database } from '../../src/db/connection.ts'
 import { systemClock } from '../../src/gateway.ts'
@@ -518,8 +518,10 @@ describe('recording', () => {
   it('begins with the first start that has a receiver, outlives one without, and ends by a word', async () => {
     const [database, receiver] = await Promise.all([testDatabase(), startReceiver()])
     const { gateway, client, logged } = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
-    const start = async (webhook: Parameters<typeof startWebhooks>[1]) =>
-      await (await startWebhooks(gateway, webhook)).stop()
+    const start = async (webhook: Parameters<typeof startWebhooks>[1]) => {
+      await recordAsConfigured(gateway, webhook)
+      await startWebhooks(gateway, webhook).stop()
+    }
     const recorded = async () => {
       await authorized(client)
       const [row] = await database.sql<{ count: number }[]>`select count(*)::int from webhook_deliveries`
@@ -545,11 +547,13 @@ describe('recording', () => {
     const where = { databaseUrl: database.url, bankUrl: bank.url }
     const [sender, wrong] = [startTestGateway(where), startTestGateway(where)]
     await receiver.goDown()
-    const sending = await startWebhooks(sender.gateway, { url: receiver.url, secrets: [receiver.secret] }, 20)
+    const to = { url: receiver.url, secrets: [receiver.secret] }
+    await recordAsConfigured(sender.gateway, to)
+    const sending = startWebhooks(sender.gateway, to, 20)
     onTestFinished(() => sending.stop())
     await authorized(wrong.client)
     expect((await scrape(sender.fetch)).value('gateway_webhooks_waiting')).toBe(2)
-    await startWebhooks(wrong.gateway, 'off')
+    await recordAsConfigured(wrong.gateway, 'off')
     await vi.waitFor(() => expect(sender.logged.join()).toContain('switched off by a process'), 5_000)
     expect((await scrape(wrong.fetch)).value('gateway_webhooks_waiting')).toBe(0)
     expect((await scrape(wrong.fetch)).value('gateway_oldest_webhook_seconds')).toBe(0)

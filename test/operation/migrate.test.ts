@@ -23,6 +23,31 @@ it('so does a switch of what is recorded for webhooks', async () => {
   expect(await recording(gateway)).toMatchObject({ isOn: true })
 })
 
+it('a process of the release before that starts again leaves the functions of the next, unless it is told to go back', async () => {
+  const { sql } = await testDatabase()
+  const checksums = async () => {
+    const rows = await sql<{ name: string; checksum: string }[]>`
+      select name, checksum from schema_files where name like 'claim.sql%' order by name`
+    return rows.map(({ name, checksum }) => `${name} ${checksum}`)
+  }
+  const [current = ''] = await checksums()
+  const own = current.split(' ')[1] ?? ''
+  // As a later release has left it.
+  await sql`update schema_files set checksum = 'later' where name = 'claim.sql'`
+  await sql`insert into schema_files (name, checksum) values (${`claim.sql/${own}`}, ${own})`
+  expect(await migrate(sql, true)).toEqual(['claim.sql'])
+  expect(await checksums()).toEqual(['claim.sql later', `claim.sql/${own} ${own}`])
+
+  await sql`delete from schema_files where name like '%.sql/%'`
+  expect(await migrate(sql, true)).toEqual([])
+  expect(await checksums()).toEqual([`claim.sql ${own}`, 'claim.sql/later later'])
+  // A developer goes back and forth.
+  await sql`update schema_files set checksum = 'later' where name = 'claim.sql'`
+  await sql`update schema_files set name = ${`claim.sql/${own}`}, checksum = ${own} where name = 'claim.sql/later'`
+  expect(await migrate(sql)).toEqual([])
+  expect(await checksums()).toEqual([`claim.sql ${own}`, 'claim.sql/later later'])
+})
+
 it('a new table form waits for a long read in pieces, and payments go on between them', async () => {
   const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
   const { sql, driver, url } = database

@@ -19,7 +19,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   removeWithUs(server.folder)
   const templates = { gateway_template: migrate, bank_template: prepareLedger } satisfies Record<
     string,
-    (sql: Database) => Promise<void>
+    (sql: Database) => Promise<unknown>
   >
   for (const [name, prepare] of Object.entries(templates)) {
     await server.createDatabase(name)
