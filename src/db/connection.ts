@@ -27,6 +27,10 @@ export function connect(
       connection: {
         application_name: 'ficmart-gateway',
         TimeZone: 'UTC',
+        // Whatever this database's own are: a claim that is forgotten after it was sent is a second hold, and each
+        // statement of a function is to see what the locks' last holder committed.
+        synchronous_commit: 'on',
+        default_transaction_isolation: 'read committed',
         statement_timeout: options.statementTimeoutMs,
         // A process that is frozen or cut off must not keep its locks: a server that cannot send heeds no other limit.
         tcp_user_timeout: options.statementTimeoutMs,

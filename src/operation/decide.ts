@@ -31,6 +31,8 @@ export type Evidence = {
   maySend: boolean
   /** Some attempt, of any run, may have been carried out. */
   ambiguous: boolean
+  /** Of an operation of the gateway's own: how many before it, for the same, were refused. */
+  vainTries: number
   /** No attempt that may have been carried out can still be at work in the bank. */
   quiet: boolean
   /** The bank still remembers its answer to the last send, if it gave one. */
@@ -72,6 +74,8 @@ const NEGATIVES_NEEDED = 3
 const PROBES_MAX = 6
 /** A definite answer that is repeated by a healthy bank is believed. */
 const DOUBTS_NEEDED = 2
+/** With the pauses between them (recovery/agenda.ts) an hour and a half: no fault of the bank's database that passes. */
+const VAIN_TRIES_MAX = 10
 
 function afterSend(e: Evidence, last: SaidNo, settings: OperationSettings, random: () => number): Step {
   switch (last.is) {
@@ -94,8 +98,9 @@ function afterSend(e: Evidence, last: SaidNo, settings: OperationSettings, rando
     case 'doubtful':
       if (e.doubts < DOUBTS_NEEDED) return sendAgain(e, settings, random, settings.confirmAfterMs)
       if (last.about === 'card' && e.kind === 'AUTHORIZE') return verdict('CARD_INVALID', 'DECLINED')
-      // Nobody but us asks for these, again and again: an operator says what became of the hold.
-      if (!e.ambiguous && (e.kind === 'EXPIRE' || e.kind === 'RELEASE')) return review(UNKNOWN_ID, {})
+      // Nobody but us asks for these: again after a pause, which grows, and in the end an operator.
+      if (!e.ambiguous && (e.kind === 'EXPIRE' || e.kind === 'RELEASE'))
+        return e.vainTries < VAIN_TRIES_MAX ? verdict('BANK_REFERENCE_MISSING', null) : review(UNKNOWN_ID, {})
       return notCarriedOut(e, settings, 'BANK_REFERENCE_MISSING', UNKNOWN_ID)
     case 'misused':
       return notCarriedOut(
@@ -196,7 +201,7 @@ function backoff(tries: number, settings: OperationSettings, random: () => numbe
 /** The evidence after one more answer; `claim` is the one that it was asked under. */
 export function weigh(
   before: Omit<Evidence, 'asked' | 'last'>,
-  claim: Pick<Evidence, 'ambiguous' | 'quiet' | 'replayable' | 'maySend'>,
+  claim: Pick<Evidence, 'ambiguous' | 'vainTries' | 'quiet' | 'replayable' | 'maySend'>,
   asked: 'SEND' | 'PROBE',
   answer: Answer,
 ): Evidence {
@@ -223,6 +228,7 @@ export function noEvidence(kind: OperationKind): Omit<Evidence, 'asked' | 'last'
     kind,
     maySend: true,
     ambiguous: false,
+    vainTries: 0,
     quiet: true,
     replayable: true,
     sends: 0,

@@ -12,7 +12,8 @@ import type { Claim } from './claim-again.ts'
 import { claimant, lookFirst } from './claim.ts'
 import type { Turn, Waiting } from './claim.ts'
 import { decide, noEvidence, weigh } from './decide.ts'
-import type { Evidence, Exchange } from './decide.ts'
+import type { Conclusion, Evidence, Exchange } from './decide.ts'
+import { vainTriesBefore } from './kinds.ts'
 import { withLock } from './lock.ts'
 import { problem } from './problems.ts'
 import { refused, resultOf } from './result.ts'
@@ -121,6 +122,7 @@ async function converge(
   refusal: Evidence['refusal'] = null,
 ): Promise<Result> {
   const { clock, settings, random, inFlight } = gateway
+  let conclusion: Conclusion | null = null
   try {
     let fresh = await freshClaim(gateway, claim, first)
     let evidence: Omit<Evidence, 'asked' | 'last'> = { ...noEvidence(claim.operation.kind), refusal }
@@ -138,10 +140,8 @@ async function converge(
         if (inFlight.draining) step = decide({ ...weighed, maySend: false }, settings, random)
       }
       if (step.do === 'SETTLE') {
-        return resultOf(
-          await settle(gateway, claim, { conclusion: step.conclusion, ambiguous, calls }),
-          false,
-        )
+        conclusion = step.conclusion
+        return resultOf(await settle(gateway, claim, { conclusion, ambiguous, calls }), false)
       }
       const next = await claimAgain(gateway, claim.operation, {
         after: claim.token,
@@ -155,7 +155,12 @@ async function converge(
     }
   } catch (error) {
     gateway.log.error(
-      { err: error, operation: operationId(claim.operation.id), payment: paymentId(claim.payment.id) },
+      {
+        err: error,
+        operation: operationId(claim.operation.id),
+        payment: paymentId(claim.payment.id),
+        conclusion,
+      },
       'lost track of an operation: nothing of its outcome is recorded; recovery asks the bank when its lease has ended',
     )
     return refused(problem('OUTCOME_UNKNOWN', { payment: claim.payment }))
@@ -175,8 +180,9 @@ async function freshClaim(
 }
 
 function stateOf(claim: Claim, draining: boolean) {
-  const { quiet, replayable } = claim
-  return { ambiguous: claim.operation.ambiguousAt !== null, quiet, replayable, maySend: !draining }
+  const { operation, quiet, replayable } = claim
+  const ambiguous = operation.ambiguousAt !== null
+  return { ambiguous, vainTries: vainTriesBefore(operation), quiet, replayable, maySend: !draining }
 }
 
 function isSameRequest(one: Request, other: Request): boolean {

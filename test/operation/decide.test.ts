@@ -26,7 +26,7 @@ function play(kind: OperationKind, told: Told): { steps: Step[]; asked: string[]
     if (step.do === 'SETTLE') break
     asked.push(step.do)
     const quiet: boolean = !evidence.ambiguous || index >= quietAfter
-    const claim = { ambiguous: evidence.ambiguous, quiet, replayable, maySend: !draining }
+    const claim = { ambiguous: evidence.ambiguous, quiet, replayable, maySend: !draining, vainTries: 0 }
     const weighed: Evidence = weigh(evidence, claim, step.do, answer)
     step = decide(weighed, OPERATION_DEFAULTS, () => 0.5)
     steps.push(step)

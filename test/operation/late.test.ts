@@ -70,6 +70,21 @@ it('a definite no is confirmed only by a healthy bank, and under a claim that is
   expect(await operationOf(orderId)).toEqual({ attempt: 4, status: 'SUCCEEDED' })
 })
 
+it('what the bank said is in the log where it cannot be recorded', async () => {
+  const { client, gateway, logged } = pausing()
+  const { sql } = gateway
+  gateway.sql = Object.assign(
+    (...args: Parameters<typeof sql>) =>
+      String(args[0]).includes('settle(') ? Promise.reject(new Error('the claim is gone')) : sql(...args),
+    sql,
+  ) as typeof sql
+  expect(await client.authorize()).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+  const lost = logged.find((line) => line.includes('lost track of an operation')) ?? ''
+  expect(JSON.parse(lost)).toMatchObject({
+    conclusion: { is: 'FACT', bankId: expect.stringMatching(/^auth_/) },
+  })
+})
+
 it('a fault of ours after the claim is answered as unknown, and the repeat finds the outcome', async () => {
   const { client, gateway, logged } = pausing()
   const { bank: real } = gateway

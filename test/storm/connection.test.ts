@@ -33,6 +33,17 @@ async function outcomes(statements: PromiseLike<readonly object[]>[]): Promise<s
   )
 }
 
+it('a database that would forget commits, or show each transaction its own past, is told otherwise', async () => {
+  const own = await testDatabase()
+  const name = own.sql(new URL(own.url).pathname.slice(1))
+  await own.sql`alter database ${name} set synchronous_commit = off`
+  await own.sql`alter database ${name} set default_transaction_isolation = 'repeatable read'`
+  const sql = pool(own.url)
+  const [row] = await sql`
+    select current_setting('synchronous_commit') as commits, current_setting('transaction_isolation') as isolation`
+  expect(row).toEqual({ commits: 'on', isolation: 'read committed' })
+})
+
 it('rows of a statement that broke off are not counted into the next', async () => {
   const sql = pool(database.url, { connectionsMax: 1 })
   const broken = sql`select 10 / (3 - i) from generate_series(1, 5) as i`
