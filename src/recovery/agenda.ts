@@ -30,8 +30,15 @@ export const AGENDA: readonly { find: Find; share: number }[] = [
 /** The gateway's own operations have it for a client. */
 const OWN = { client: 'gateway', card: null } as const
 
+/** No lease is so long: it is the time of one exchange, or of a pause. */
+const LEASE_MOST_MS = 3_600_000
+
 async function abandonedOperations(gateway: Gateway, atMost: number, besides: readonly string[]) {
   const { sql } = gateway
+  // The database's clock was ahead when such a one was given, and has been set back: nobody would wait for it to catch up.
+  await answered(sql`
+    update operations set leased_until = ${now(gateway)}
+    where status = 'UNRESOLVED' and leased_until > ${now(gateway)} + ${LEASE_MOST_MS} * interval '1 millisecond'`)
   const operations = await answered(sql<Operation[]>`
     select * from operations
     where status = 'UNRESOLVED' and leased_until <= ${now(gateway)} and 'op_' || id <> all(${besides}::text[])

@@ -167,6 +167,20 @@ describe('a capture that is certain and whose id is missing', () => {
   })
 })
 
+describe('a database whose clock was ahead and is set right', () => {
+  it('keeps no operation waiting until its clock has caught up', async () => {
+    const { id } = await authorized(client)
+    bank.faults.add('bad-gateway', { endpoint: 'captures', times: null })
+    laterMs = 3 * HOUR_MS
+    const input = { paymentId: id, idempotencyKey: randomUUID() }
+    expect(await client.capture(input)).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
+    bank.faults.clear()
+    laterMs = 0
+    await sweep(gateway)
+    expect(await client.capture(input)).toMatchObject({ payment: { state: 'CAPTURED' } })
+  })
+})
+
 describe('an authorization that ran out', () => {
   it('is voided at the bank once, after a margin, by one of two processes that sweep at once', async () => {
     const other = start()
