@@ -1,7 +1,7 @@
 -- What came of an exchange with the bank, written whole or not at all.
 --
 -- A FACT (the bank has done it) is accepted from any attempt while the operation is unresolved, whoever brings it.
--- A VERDICT (it did not happen) needs the current claim. LEAVE says that this run ends without knowing; REVIEW that
+-- A VERDICT (it did not happen) needs the current claim, or, of what is in review, an operator's word. LEAVE says that this run ends without knowing; REVIEW that
 -- only an operator can settle it. An authorization that comes when its operation was resolved without it is a stray
 -- hold. An authorization that is another payment's, or its stray hold, breaks a unique index or is as good as that:
 -- the caller sends it to review. An id that comes late, after "done, id unknown", is kept.
@@ -63,7 +63,9 @@ begin
     select * into pay from payments p where p.id = op.payment_id;
     op_before := op;
     pay_before := pay;
-    is_ours := op.status = 'UNRESOLVED' and op.attempt_token = (request ->> 'token')::uuid;
+    -- What waits for an operator's word is nobody's.
+    is_ours := op.status = 'UNRESOLVED' and (
+      op.attempt_token = (request ->> 'token')::uuid or audit is not null and op.leased_until is null);
 
     if conclusion ->> 'is' = 'FACT' then
       if op.status = 'UNRESOLVED' then
@@ -131,6 +133,7 @@ begin
         end if;
       else
         review := null;
+        audit := null;
       end if;
 
     elsif not is_ours then

@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto'
 import type { ExchangeRecord } from '../bank/bank.ts'
 import { persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
-import { claimAgain, TAKEOVER } from '../operation/claim-again.ts'
 import type { Conclusion } from '../operation/decide.ts'
 import { notAdmitted, problem } from '../operation/problems.ts'
 import type { Problem } from '../operation/problems.ts'
@@ -111,19 +110,15 @@ export async function closeReview(
     const conclusion: Conclusion = { is: 'FACT', bankId, bankAt: null, expiresAt: null }
     return await settleByWord(gateway, by, operation, randomUUID(), { conclusion, calls: [], audit }, payment)
   }
-  // A verdict needs the claim: nobody may be about to ask the bank.
-  const turn = await claimAgain(gateway, operation, { ...TAKEOVER, byOperator: true })
-  if ('lost' in turn) return refuse('OPERATION_IN_FLIGHT', { payment })
   const to = operation.kind === 'AUTHORIZE' ? 'FAILED' : null
   const conclusion: Conclusion = { is: 'VERDICT', code: 'BANK_UNAVAILABLE', to, orphan: false }
-  return await settleByWord(
+  await settle(
     gateway,
-    by,
-    operation,
-    turn.claim.token,
-    { conclusion, calls: [], audit },
-    payment,
+    { operation, token: randomUUID() },
+    { conclusion, calls: [], audit, ambiguous: false },
   )
+  // Or it is not in review any more: somebody is asking the bank.
+  return (await whatWasDone(gateway, audit, by)) ?? refuse('OPERATION_IN_FLIGHT', { payment })
 }
 
 function sayWhich(operations: readonly Operation[], payment: Payment): Reviewed {

@@ -143,6 +143,48 @@ async function stateOf(id: string): Promise<string> {
   return row?.state ?? 'none'
 }
 
+describe('a word that is not recorded', () => {
+  it('leaves the case as it was: nothing is sent, and it can be said again', async () => {
+    const { id } = await capturedBySomebodyElse()
+    const { sql } = gateway
+    gateway.sql = Object.assign(
+      (...args: Parameters<typeof sql>) =>
+        String(args[0]).includes('settle(')
+          ? Promise.reject(new Error('this process is killed'))
+          : sql(...args),
+      sql,
+    ) as typeof sql
+    await client.post('mutation ($input: CloseReviewInput!) { closeReview(input: $input) { __typename } }', {
+      input: { paymentId: id, outcome: 'NOT_CARRIED_OUT', reason: 'seen on the statement' },
+    })
+    gateway.sql = sql
+    const sent = bank.received.length
+    laterMs = HOUR_MS
+    await sweep(gateway)
+    expect(bank.received).toHaveLength(sent)
+    expect(await close(id, 'NOT_CARRIED_OUT')).toMatchObject({
+      payment: { state: 'AUTHORIZED', review: null },
+    })
+  })
+
+  it('about what was settled meanwhile ends no review', async () => {
+    const { id, captureId } = await capturedBySomebodyElse()
+    const { sql } = gateway
+    gateway.sql = Object.assign(async (...args: Parameters<typeof sql>) => {
+      if (String(args[0]).includes('settle(')) {
+        gateway.sql = sql
+        await enter(id, captureId)
+        await database.sql`update payments set review_reason = 'new', review_since = now(),
+          review_evidence = '[{"reason": "new", "evidence": {}}]' where id = ${id.slice(4)}`
+      }
+      return await sql(...args)
+    }, sql)
+    expect(await close(id, 'NOT_CARRIED_OUT')).toMatchObject({ code: 'OPERATION_IN_FLIGHT' })
+    const [row] = await database.sql`select state, review_reason from payments where id = ${id.slice(4)}`
+    expect(row).toEqual({ state: 'CAPTURED', reviewReason: 'new' })
+  })
+})
+
 describe('what somebody else did with the hold at the bank', () => {
   const byOthers = {
     voids: (authorizationId: string | null) => atTheBank('voids', { authorization_id: authorizationId }),
