@@ -6,7 +6,7 @@ import { BadKey, keyOf, readKey, writeKey } from './api-keys.ts'
 import type { ApiKey } from './api-keys.ts'
 import { customerTokens, isToken } from './customer-token.ts'
 import type { CustomerTokenSettings } from './customer-token.ts'
-import { keysIn, readKeysFile } from './keys-file.ts'
+import { keysIn, linesIn, readKeysFile } from './keys-file.ts'
 import type { Who, WhoAsks } from './who.ts'
 
 /**
@@ -44,7 +44,12 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
 
   // Looked at rather than watched: a file that is replaced, mounted or on a network tells nobody.
   const look = async () => {
-    const now = await readKeysFile(file)
+    const now = await readKeysFile(file).catch((error: unknown) => {
+      // It is there, so keys are needed, whichever they are.
+      isOpen = false
+      endings.keep(keys.map(writeKey))
+      throw error
+    })
     if (now === text || now === null) return
     text = now
     isOpen = false
@@ -52,7 +57,8 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
       keys = [...fromSetting, ...keysIn(now)]
     } catch (error) {
       // Whatever else is wrong with the file: a key that was taken out of it is out.
-      keys = keys.filter((key) => fromSetting.includes(key) || now.includes(key.sha256.toString('hex')))
+      const lines = linesIn(now).join('\n')
+      keys = keys.filter((key) => fromSetting.includes(key) || lines.includes(key.sha256.toString('hex')))
       throw error
     } finally {
       endings.keep(keys.map(writeKey))

@@ -70,9 +70,9 @@ export function customerTokens(settings: CustomerTokenSettings, log: Logger) {
   }
 }
 
-/** As jwtVerify judges it, which has seen that both are there. */
+/** As jwtVerify judges it, which has seen that both are there. They may have fractions. */
 function validUntilMs({ exp = 0, iat = 0 }: JWTPayload): number {
-  return (Math.min(exp, iat + TOKEN_AGE_MAX_S) + CLOCKS_DIFFER_S) * 1_000
+  return Math.ceil((Math.min(exp, iat + TOKEN_AGE_MAX_S) + CLOCKS_DIFFER_S) * 1_000)
 }
 
 /** The algorithms are ours to say, not the token's. */

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { appendFile, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { appendFile, chmod, chown, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -53,6 +53,19 @@ describe('npm run keys', () => {
     expect((await keys(env, 'list')).out).toBe(`${second.id}  service  shop\n${desk.id}  ops      desk\n`)
     expect(await readFile(file, 'utf8')).toMatch(/^# API keys/)
     expect((await stat(file)).mode & 0o777).toBe(0o600)
+  })
+
+  it.runIf(process.getuid?.() === 0)('run by root leaves the file to whoever runs the gateway', async () => {
+    const theirs = join(folder, 'theirs')
+    const env = { API_KEYS_FILE: join(theirs, 'keys') }
+    await mkdir(theirs)
+    await chown(theirs, 1_234, 1_234)
+    const { id } = await added(env, 'shop', 'service')
+    await chmod(env.API_KEYS_FILE, 0o640)
+    expect(await stat(env.API_KEYS_FILE)).toMatchObject({ uid: 1_234, gid: 1_234 })
+    expect(await keys(env, 'remove', id)).toMatchObject({ code: 0 })
+    const { uid, gid, mode } = await stat(env.API_KEYS_FILE)
+    expect([uid, gid, mode & 0o777]).toEqual([1_234, 1_234, 0o640])
   })
 
   it('keeps them in the data folder when no file is named', async () => {
@@ -151,17 +164,31 @@ describe('a running gateway', () => {
     await appendFile(file, 'shop:service:oops\n')
     seen = await says(gateway, /cannot be read; the keys before remain in force/, seen)
     expect(gateway.output()).not.toContain('oops')
+    const kept = await readFile(file, 'utf8')
     await rm(file)
     expect(await status(gateway, next.key)).toBe(200)
     // But a key that is taken out is out, whatever else the file holds.
     expect(isOver).toBe(false)
-    await writeFile(file, 'shop:service:again\n')
+    const off = kept.replaceAll('shop:', '# shop:')
+    expect(off).not.toBe(kept)
+    await writeFile(file, `${off}shop:service:again\n`)
     seen = await says(gateway, /cannot be read; the keys before remain in force/, seen)
     expect(await status(gateway, next.key)).toBe(401)
     await over
     await writeFile(file, '# all gone\n')
     await says(gateway, CHANGED, seen)
     expect([await status(gateway, next.key), await status(gateway)]).toEqual([401, 401])
+  })
+
+  it('that was open is so no more from a file on that it cannot read', async () => {
+    const database = await testDatabase()
+    const file = join(folder, 'unreadable')
+    const env = { DATABASE_URL: database.url, BANK_URL: 'http://127.0.0.1:9', API_KEYS_FILE: file }
+    const gateway = await spawnGateway(env)
+    expect(await status(gateway)).toBe(200)
+    await mkdir(file)
+    await says(gateway, /the file of API keys cannot be read/)
+    expect(await status(gateway)).toBe(401)
   })
 
   it('that was open is so no more from the first key on', async () => {

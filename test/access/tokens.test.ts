@@ -65,6 +65,7 @@ describe('signed by a shared secret', async () => {
 
   it.each([
     ['expires', { iat: now(), exp: now() + 300 }, 300],
+    ['expires, by dates with fractions', { iat: now() + 0.1234567, exp: now() + 299.7654321 }, 300],
     ['is a quarter of an hour old', { iat: now() - 600, exp: now() + 86_400 }, 300],
     ['is judged by a clock that is behind', { iat: now() - 901, exp: now() + 300 }, 0],
   ])('is theirs until it %s', async (_, dates, seconds) => {
@@ -73,6 +74,7 @@ describe('signed by a shared secret', async () => {
     const who = await ask(await signed({ ...claims(), ...dates }))
     if ('refused' in who) throw new Error(who.message)
     who.until()
+    // What the platform refuses is thrown by `until`.
     const [ms = 0] = timeout.mock.lastCall ?? []
     // By 5 s more, since clocks differ.
     expect(Math.ceil(ms / 5_000) * 5).toBe(seconds + 5)
