@@ -50,13 +50,14 @@ const FOLLOWED_MAX = 5_000
 /**
  * A subject's newest payments, each as it is now and then each time its version has grown, until `return` is called,
  * one of `gone` is aborted, or the gateway stops. `isFor`: whether this client may see a payment; `atMost`: how many streams the
- * client may have. Throws TooManyFollowers.
+ * client may have, `leaves`: how many of all it leaves to others. Throws TooManyFollowers.
  */
 export function follow(
   gateway: Gateway,
   who: {
     client: string
     atMost: number
+    leaves?: number
     subject: Subject
     isFor: (payment: Payment) => boolean
     gone: readonly AbortSignal[]
@@ -65,7 +66,7 @@ export function follow(
   const { live } = gateway
   const all = [...live.followers.values()].flatMap((followers) => [...followers])
   const own = all.filter(({ client }) => client === who.client)
-  if (all.length >= FOLLOWED_MAX || own.length >= who.atMost) throw new TooManyFollowers()
+  if (all.length >= FOLLOWED_MAX - (who.leaves ?? 0) || own.length >= who.atMost) throw new TooManyFollowers()
 
   const topic = topicOf(who.subject)
   const follower: Follower = {

@@ -55,7 +55,8 @@ builder.subscriptionField('paymentUpdated', (t) =>
       // A stream would outlive what opened it. (From Node 26 on, AbortSignal.any refuses a request's signal.)
       const gone = [request.signal, until()]
       try {
-        return follow(gateway, { client, subject: subjectOf(by), atMost: STREAMS_MAX[role], isFor, gone })
+        const [atMost, leaves] = [STREAMS_MAX[role], role === 'customer' ? LEFT_BY_CUSTOMERS : 0]
+        return follow(gateway, { client, subject: subjectOf(by), atMost, leaves, isFor, gone })
       } catch (error) {
         if (!(error instanceof TooManyFollowers)) throw error
         throw new ApiError('TOO_MANY_SUBSCRIPTIONS', TOO_MANY)
@@ -71,6 +72,9 @@ const TOO_MANY =
 
 /** Of one client, in this process: so that none, least of all a customer, takes the places of all. */
 const STREAMS_MAX = { service: 200, ops: 200, dev: 200, customer: 5 }
+
+/** Of the places of all: customers are many, and each has some. */
+const LEFT_BY_CUSTOMERS = 1_000
 
 type By = {
   paymentId?: string | null | undefined

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { execute, GraphQLError, subscribe } from 'graphql'
 import type { ExecutionResult } from 'graphql'
-import { createYoga } from 'graphql-yoga'
+import { createYoga, isAsyncIterable } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
 import { rateLimiter } from '../access/rate-limit.ts'
 import type { RateLimits } from '../access/rate-limit.ts'
@@ -106,6 +106,14 @@ function logging(gateway: Gateway, request: string): Gateway {
   return { ...gateway, log: gateway.log.child({ request }) }
 }
 
+/** An update that cannot be told is not told again by this stream: it ends, and its client begins another, which tells all. */
+async function* untilOneFails(results: AsyncIterable<ExecutionResult>) {
+  for await (const result of results) {
+    yield result
+    if (result.errors !== undefined) return
+  }
+}
+
 /** Nothing that a client sent may come back in an error, or go into the log. */
 function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked> {
   const inOurWords = (
@@ -132,12 +140,15 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked
       })
     },
     onSubscribe: ({ args }) => ({
-      onSubscribeResult: () => ({
-        onNext: ({ result, setResult }) => {
-          const { role, gateway } = args.contextValue
-          setResult(inOurWords(result, role, gateway.log))
-        },
-      }),
+      onSubscribeResult: ({ result: results, setResult: setResults }) => {
+        if (isAsyncIterable<ExecutionResult>(results)) setResults(untilOneFails(results))
+        return {
+          onNext: ({ result, setResult }) => {
+            const { role, gateway } = args.contextValue
+            setResult(inOurWords(result, role, gateway.log))
+          },
+        }
+      },
     }),
     onResultProcess(processed) {
       const { result, serverContext } = processed

@@ -4,7 +4,7 @@ import { connect as openSocket } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { connect } from '../../src/db/connection.ts'
-import { follow, startLive } from '../../src/events/live.ts'
+import { follow, startLive, TooManyFollowers } from '../../src/events/live.ts'
 import type { Who } from '../../src/access/who.ts'
 import { httpServer } from '../../src/graphql/http.ts'
 import { createServer } from '../../src/graphql/server.ts'
@@ -223,6 +223,16 @@ describe('a stream', () => {
     expect(refused.status).toBe(429)
     expect(followers()).toBe(200)
     follow(gateway, { client: 'ops', atMost: 1, subject, isFor: () => true, gone: [gone.signal] })
+    // Customers, however many, leave some to those with keys.
+    const guest = {
+      client: 'guest',
+      atMost: 9,
+      leaves: 4_800,
+      subject,
+      isFor: () => true,
+      gone: [gone.signal],
+    }
+    expect(() => follow(gateway, guest)).toThrow(TooManyFollowers)
     gone.abort()
     expect(followers()).toBe(0)
     expect((await open(url, { paymentId: id })).status).toBe(200)
@@ -275,6 +285,30 @@ describe('a stream', () => {
     token.abort()
     for (const stream of streams) expect(await stream.next()).toBeNull()
     expect(followers()).toBe(0)
+  })
+
+  it('whose update cannot be told ends, and the next one tells it', async () => {
+    const broken = await startLiveGateway()
+    const { sql } = broken.gateway
+    let isAway = false
+    broken.gateway.sql = Object.assign(
+      (...args: Parameters<typeof sql>) =>
+        isAway && String(args[0]).includes('from transitions')
+          ? Promise.reject(Object.assign(new Error('gone'), { code: 'CONNECTION_CLOSED' }))
+          : sql(...args),
+      sql,
+    ) as typeof sql
+    const { id } = await authorized(one.client)
+    const stream = await open(broken.url, { paymentId: id })
+    expect(await stream.next()).toMatchObject({ data: { paymentUpdated: { state: 'AUTHORIZED' } } })
+    isAway = true
+    await one.client.capture({ paymentId: id })
+    expect(await stream.next()).toMatchObject({ data: null, errors: [{}] })
+    expect(await stream.next()).toBeNull()
+    isAway = false
+    const again = await open(broken.url, { paymentId: id })
+    expect(await again.next()).toMatchObject({ data: { paymentUpdated: { state: 'CAPTURED' } } })
+    again.close()
   })
 
   it('that is not wanted any more is over at once', async () => {
