@@ -123,6 +123,7 @@ const LEAST_IN_PRODUCTION = [
     'the bank takes as long for an answer, and whoever gives up before leaves money moved unseen',
   ],
   ['BANK_QUIET_PERIOD_MS', 15_000, 'the bank may still be at work on what was not answered'],
+  ['REQUEST_DEADLINE_MS', 1_000, 'a claim alone may take as long, and nothing would ever be sent'],
   ['BANK_CONFIRM_AFTER_MS', 1_000, 'a short fault at the bank must not be taken for its word twice'],
 ] as const
 

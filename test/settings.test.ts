@@ -17,6 +17,7 @@ it.each([
   [{ ...PRODUCTION, BANK_ATTEMPT_TIMEOUT_MS: '14999' }, 'BANK_ATTEMPT_TIMEOUT_MS: must be 15000 or more'],
   [{ ...PRODUCTION, BANK_QUIET_PERIOD_MS: '14999' }, 'BANK_QUIET_PERIOD_MS: must be 15000 or more'],
   [{ ...PRODUCTION, BANK_CONFIRM_AFTER_MS: '999' }, 'BANK_CONFIRM_AFTER_MS: must be 1000 or more'],
+  [{ ...PRODUCTION, REQUEST_DEADLINE_MS: '10' }, 'REQUEST_DEADLINE_MS: must be 1000 or more'],
   [{ NODE_ENV: 'prod' }, 'NODE_ENV: must be development, test or production'],
 ])('%j', (env, text) => {
   expect(() => readConfig(env)).toThrow(text)

@@ -1,5 +1,6 @@
 import { createServer } from 'node:http'
-import type { RequestListener, Server } from 'node:http'
+import type { RequestListener, Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 
 /** The API on node:http, which closes the connections of clients that are slow, silent or gone. */
 export function httpServer(graphql: { requestListener: RequestListener }, patience = PATIENCE): Server {
@@ -13,7 +14,9 @@ export function httpServer(graphql: { requestListener: RequestListener }, patien
     keepAlive: true,
     keepAliveInitialDelay: idleMs,
   }
+  const answers = new WeakMap<Socket, ServerResponse>()
   const http = createServer(options, (request, response) => {
+    answers.set(request.socket, response)
     // It makes no URL: yoga would answer with its stack.
     if (!URL.canParse(`http://${request.headers.host ?? ''}/`)) {
       response.writeHead(400, { connection: 'close' }).end()
@@ -21,7 +24,11 @@ export function httpServer(graphql: { requestListener: RequestListener }, patien
     }
     graphql.requestListener(request, response)
   })
-  return http.setTimeout(stalledMs)
+  return http.setTimeout(stalledMs, (socket) => {
+    const answer = answers.get(socket)
+    // Until it begins, an answer takes what it takes: each mutation of a document has a deadline of its own.
+    if (answer === undefined || answer.headersSent || answer.closed) socket.destroy()
+  })
 }
 
 const PATIENCE = {
@@ -31,7 +38,7 @@ const PATIENCE = {
   requestMs: 20_000,
   /** Between two requests: longer than load balancers keep theirs, or they would send into a closing connection. */
   idleMs: 75_000,
-  /** With nothing sent or taken: longer than any answer takes, and than the 12 s between two pings of a live stream. */
+  /** With nothing sent or taken of an answer: longer than the 12 s between two pings of a live stream. */
   stalledMs: 90_000,
   /** How often the first two are looked at. */
   checkEveryMs: 2_000,

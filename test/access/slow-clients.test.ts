@@ -95,6 +95,14 @@ describe('a client is served that', () => {
     expect((await untilClosed(socket)).said).toMatch(/^HTTP\/1\.1 200 OK/)
   })
 
+  it('waits for an answer that takes longer than any of that', async () => {
+    const { port } = await listening({
+      requestListener: (_, response) => void setTimeout(() => response.end('late'), 2 * IMPATIENT.stalledMs),
+    })
+    const response = await fetch(`http://127.0.0.1:${port}/graphql`)
+    expect(await response.text()).toBe('late')
+  })
+
   it('listens to a stream for longer than any of that, as long as there are pings', async () => {
     const { port } = await listening({
       requestListener: (_, response) => {
