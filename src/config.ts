@@ -5,6 +5,7 @@ import type { CustomerTokenSettings } from './access/customer-token.ts'
 import type { RateLimits } from './access/rate-limit.ts'
 import type { OperationSettings } from './gateway.ts'
 import {
+  baseUrl,
   httpUrl,
   list,
   milliseconds,
@@ -75,7 +76,7 @@ const environment = z.object({
   // A payment holds no connection while the bank thinks: ten carry thousands in flight.
   DATABASE_CONNECTIONS_MAX: positive(10),
   DATABASE_STATEMENT_TIMEOUT_MS: milliseconds(5_000),
-  BANK_URL: httpUrl.nullable().default(null),
+  BANK_URL: baseUrl.nullable().default(null),
   BANK_IN_FLIGHT_MAX: positive(256),
   BANK_QUEUE_MAX: whole(256, 0),
   // Above the bank's own 15 s, so that we never give up on an answer that it still may send.

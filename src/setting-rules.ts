@@ -26,6 +26,11 @@ export const httpUrl = url(['http:', 'https:']).refine(
   (text) => !URL.canParse(text) || (new URL(text).username === '' && new URL(text).password === ''),
   { error: 'must be without a user and a password: they would not be sent' },
 )
+/** Paths are put behind it. */
+export const baseUrl = httpUrl.refine(
+  (text) => !URL.canParse(text) || (new URL(text).search === '' && new URL(text).hash === ''),
+  { error: 'must be without a query (?) and a fragment (#): they would not be sent' },
+)
 
 export const list = z
   .string()

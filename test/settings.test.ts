@@ -13,6 +13,7 @@ it.each([
   [{ BANK_QUEUE_MAX: '-1' }, 'BANK_QUEUE_MAX: must be a whole number, 0 or more'],
   [{ FAILURE_RATE: '2' }, 'FAILURE_RATE: must be a number, 0 to 1'],
   [{ BANK_URL: 'http://shop:secret@bank' }, 'BANK_URL: must be without a user and a password'],
+  [{ BANK_URL: 'http://bank/v2?token=secret@' }, 'BANK_URL: must be without a query (?) and a fragment (#)'],
   [{ WEBHOOK_URL: 'https://shop:secret@ficmart' }, 'WEBHOOK_URL: must be without a user and a password'],
   [{ ...PRODUCTION, BANK_ATTEMPT_TIMEOUT_MS: '14999' }, 'BANK_ATTEMPT_TIMEOUT_MS: must be 15000 or more'],
   [{ ...PRODUCTION, BANK_QUIET_PERIOD_MS: '14999' }, 'BANK_QUIET_PERIOD_MS: must be 15000 or more'],

@@ -18,6 +18,8 @@ import {
 const CHARACTERS_MAX = 255
 /** Control, format, private and unassigned characters, lone surrogates; separators of lines and paragraphs. */
 const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}]/u
+/** What stands for bytes that are not UTF-8: two texts that differ in them would be one. */
+const REPLACED = '\u{FFFD}'
 const BLANK_AT_END = /^\p{Z}|\p{Z}$/u
 
 export const VISIBLE_TEXT =
@@ -29,17 +31,23 @@ export const visibleText = checked((text) => {
     return `must have at most ${CHARACTERS_MAX} characters`
   }
   if (INVISIBLE.test(text)) return 'must not have line breaks, control or invisible characters'
+  if (text.includes(REPLACED)) return 'must be UTF-8: it has characters that could not be read'
   if (BLANK_AT_END.test(text)) return 'must not begin or end with a blank'
   return null
 })
 
 const REASON_MAX = 1_000
-export const REASON_TEXT = `1 to ${REASON_MAX} characters, not only blanks.`
-export const reasonText = checked((text) =>
-  text.trim() === '' || text.length > REASON_MAX
-    ? `must be 1 to ${REASON_MAX} characters, not only blanks`
-    : null,
-)
+export const REASON_TEXT = `1 to ${REASON_MAX} characters, not only blanks, and no card number.`
+export const reasonText = checked((text) => {
+  if (text.trim() === '' || text.length > REASON_MAX)
+    return `must be 1 to ${REASON_MAX} characters, not only blanks`
+  // Postgres takes neither.
+  if (/[\0\p{Cs}]/u.test(text)) return 'must not have the character NUL, or half a character'
+  const numbers = [...text.matchAll(DIGITS)].map(([digits]) => digits.replaceAll(/\D/g, ''))
+  return numbers.some(couldBeCard) ? 'must not hold what could be the number of a card' : null
+})
+const DIGITS = /(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)/g
+const couldBeCard = (digits: string) => passesLuhn(digits) && brandOf(digits) !== 'unknown'
 
 export const voidReference = checked((text) =>
   /^void_[0-9A-Za-z-]{1,64}$/.test(text) ? null : 'must be the bank\'s id of a void: "void_..."',

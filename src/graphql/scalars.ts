@@ -46,11 +46,19 @@ function notCents(node?: ValueNode): ApiError {
   )
 }
 
+/** JavaScript takes 30 February for 2 March. */
+function isOnCalendar(moment: string): boolean {
+  const [year = 0, month = 0, day = 0] = moment.slice(0, 10).split('-').map(Number)
+  return day <= new Date(Date.UTC(year, month, 0)).getUTCDate()
+}
+
 const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/i
 
 function momentIn(value: unknown, node?: ValueNode): Date {
-  const moment = typeof value === 'string' && RFC_3339.test(value) ? new Date(value) : null
-  if (moment === null || Number.isNaN(moment.getTime())) {
+  const isMoment = typeof value === 'string' && RFC_3339.test(value) && isOnCalendar(value)
+  const moment = new Date(isMoment ? value : Number.NaN)
+  const year = moment.getUTCFullYear()
+  if (!(1 <= year && year <= 9_999)) {
     throw new ApiError(
       'BAD_USER_INPUT',
       'Expected DateTime: RFC 3339 with an offset, as in 2026-11-24T09:30:00Z.',

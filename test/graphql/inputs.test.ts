@@ -182,6 +182,7 @@ describe('a key, an order and a customer', () => {
     ['a line break at the end', 'a\n', 'must not have line breaks'],
     ['a NUL', 'a\0b', 'must not have line breaks, control'],
     ['half a surrogate pair', 'a\ud83d', 'invisible characters'],
+    ['bytes that are not UTF-8', 'Jubil\ufffd', 'must be UTF-8'],
     ['a zero-width space', 'a\u200bb', 'invisible characters'],
     ['a change of direction', 'a\u202eb', 'invisible characters'],
     ['a line separator', 'a\u2028b', 'must not have line breaks'],
@@ -335,18 +336,24 @@ describe('the arguments of a query', () => {
     },
   )
 
-  it.each(['2026-11-24', '2026-11-24T10:00:00', 'yesterday', '2026-13-24T10:00:00Z', '1'])(
-    'a moment may not be %j',
-    async (moment) => {
-      const { errors } = await client.post(
-        'query ($moment: DateTime) { payments(filter: { createdAfter: $moment }) { __typename } }',
-        { moment },
-      )
-      expect(errors).toMatchObject([
-        { message: expect.stringMatching(/^\$….*Expected DateTime: RFC 3339/) as string },
-      ])
-    },
-  )
+  it.each([
+    '2026-11-24',
+    '2026-11-24T10:00:00',
+    'yesterday',
+    '2026-13-24T10:00:00Z',
+    '1',
+    '2026-02-30T10:00:00Z',
+    '0000-01-01T00:00:00Z',
+    '9999-12-31T23:59:59-12:00',
+  ])('a moment may not be %j', async (moment) => {
+    const { errors } = await client.post(
+      'query ($moment: DateTime) { payments(filter: { createdAfter: $moment }) { __typename } }',
+      { moment },
+    )
+    expect(errors).toMatchObject([
+      { message: expect.stringMatching(/^\$….*Expected DateTime: RFC 3339/) as string },
+    ])
+  })
 })
 
 it('twenty mistakes in one variable are enough', async () => {

@@ -143,6 +143,24 @@ async function stateOf(id: string): Promise<string> {
   return row?.state ?? 'none'
 }
 
+it.each([
+  ['it was 4111-1111 1111 1111, cvv 123', 'what could be the number of a card'],
+  ['4222222222222', 'what could be the number of a card'],
+  ['a\0b', 'NUL'],
+  ['a\ud83d', 'half a character'],
+])('a reason may not be %j', async (reason, why) => {
+  const { id } = await authorized(client)
+  const { closeReview } = await client.query<{ closeReview: unknown }>(
+    `mutation ($input: CloseReviewInput!) { closeReview(input: $input) {
+      __typename ... on InvalidInput { fields { path reason } } } }`,
+    { input: { paymentId: id, outcome: 'NO_CHANGE', reason } },
+  )
+  expect(closeReview).toEqual({
+    __typename: 'InvalidInput',
+    fields: [{ path: 'input.reason', reason: expect.stringContaining(why) }],
+  })
+})
+
 describe('a word that is not recorded', () => {
   it('leaves the case as it was: nothing is sent, and it can be said again', async () => {
     const { id } = await capturedBySomebodyElse()
