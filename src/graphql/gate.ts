@@ -36,7 +36,7 @@ export function corsFor(origins: ReadonlySet<string>) {
 }
 
 /** Says that the browser has asked us first. */
-export const PREFLIGHTED = 'graphql-require-preflight'
+const PREFLIGHTED = 'graphql-require-preflight'
 /** What a page of another site can make a browser send without asking us first: forms, texts, and GET. */
 const csrf = useCSRFPrevention({ requestHeaders: [PREFLIGHTED] })
 export const noSimpleRequests: Plugin = {

@@ -31,12 +31,16 @@ async function page({ role }: Who): Promise<string> {
   return `${html}\n${STYLE}\n`
 }
 
-/** It keeps what stands in its tabs in the browser's storage, for good: not what may hold a card. */
+/**
+ * It keeps what stands in its tabs in the browser's storage, for good: not what may hold a card, nor what stood there
+ * when the first of its digits were typed.
+ */
 const FORGETFUL = `<script>
   {
     const keep = Storage.prototype.setItem
     Storage.prototype.setItem = function (key, text) {
-      if (!${String(MAY_HOLD_CARD)}.test(text)) keep.call(this, key, text)
+      if (${String(MAY_HOLD_CARD)}.test(text)) this.removeItem(key)
+      else keep.call(this, key, text)
     }
   }
 </script>`

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { GraphiQLOptions } from 'graphql-yoga'
 import type { Role } from '../access/who.ts'
-import { PREFLIGHTED } from './gate.ts'
 import { atTheDesk } from './graphiql-desk-tabs.ts'
 import { lookIntoIt, takeAPayment } from './graphiql-payment-tabs.ts'
 
@@ -11,8 +10,8 @@ export function graphiqlOptions(role: Role = 'dev', now = new Date()): GraphiQLO
   const payments = role === 'dev' ? takeAPayment(fresh) : []
   return {
     title: 'FicMart payments',
-    // It asks for what is live by GET.
-    additionalHeaders: { [PREFLIGHTED]: '1' },
+    // What is live, too: by GET all variables of its tab would stand in the address, a card among them.
+    method: 'POST',
     defaultEditorToolsVisibility: false,
     defaultTabs: [...payments, ...lookIntoIt(fresh), ...atTheDesk(now)].map((query) => ({ query })),
   }
