@@ -42,9 +42,6 @@ const RETRY_LEAST_MS = 5_000
 const RETRY_MOST_MS = 3_600_000
 const GIVE_UP_AFTER_MS = 3 * 24 * 3_600_000
 
-/** Longer than any pause: nobody was there to send, and the three days begin anew. */
-const NOBODY_SENDS_MS = 3 * RETRY_MOST_MS
-
 /** Takes what is due, the longest due first, for LEASE_MS. No lock outlives the statement. */
 export async function claimDue(gateway: Gateway, atMost: number): Promise<Claimed[]> {
   return await answered(gateway.sql<Claimed[]>`
@@ -58,10 +55,7 @@ export async function claimDue(gateway: Gateway, atMost: number): Promise<Claime
     update webhook_deliveries d set
       attempts = d.attempts + 1,
       due_at = now + ${LEASE_MS} * interval '1 millisecond',
-      first_attempt_at = case
-        when d.last_attempt_at > now - ${NOBODY_SENDS_MS} * interval '1 millisecond' then coalesce(d.first_attempt_at, now)
-        else now
-      end,
+      first_attempt_at = coalesce(d.first_attempt_at, now),
       last_attempt_at = now
     from moment, due
     join transitions t using (payment_id, version)
