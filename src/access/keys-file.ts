@@ -61,7 +61,7 @@ export async function removeLines(file: string, isGone: (line: string) => boolea
     if (![0, uid].includes(process.getuid?.() ?? uid)) throw new BadKey(OF_ANOTHER)
     const next = `${file}.${process.pid}`
     await writeFile(next, kept.join('\n'), { mode: 0o600 })
-    await chown(next, uid, gid)
+    if (process.getuid?.() === 0) await chown(next, uid, gid)
     await chmod(next, mode)
     await rename(next, file)
   }

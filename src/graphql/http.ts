@@ -14,9 +14,11 @@ export function httpServer(graphql: { requestListener: RequestListener }, patien
     keepAlive: true,
     keepAliveInitialDelay: idleMs,
   }
-  const answers = new WeakMap<Socket, ServerResponse>()
+  const answering = new WeakMap<Socket, Set<ServerResponse>>()
   const http = createServer(options, (request, response) => {
-    answers.set(request.socket, response)
+    const answers = answering.get(request.socket) ?? new Set()
+    answering.set(request.socket, answers.add(response))
+    response.once('close', () => answers.delete(response))
     // It makes no URL: yoga would answer with its stack.
     if (!URL.canParse(`http://${request.headers.host ?? ''}/`)) {
       response.writeHead(400, { connection: 'close' }).end()
@@ -25,9 +27,9 @@ export function httpServer(graphql: { requestListener: RequestListener }, patien
     graphql.requestListener(request, response)
   })
   return http.setTimeout(stalledMs, (socket) => {
-    const answer = answers.get(socket)
+    const answers = [...(answering.get(socket) ?? [])]
     // Until it begins, an answer takes what it takes: each mutation of a document has a deadline of its own.
-    if (answer === undefined || answer.headersSent || answer.closed) socket.destroy()
+    if (answers.length === 0 || answers.some(({ headersSent }) => headersSent)) socket.destroy()
   })
 }
 

@@ -74,7 +74,7 @@ const NEGATIVES_NEEDED = 3
 const PROBES_MAX = 6
 /** A definite answer that is repeated by a healthy bank is believed. */
 const DOUBTS_NEEDED = 2
-/** With the pauses between them (recovery/agenda.ts) an hour and a half: no fault of the bank's database that passes. */
+/** With the pauses between them (recovery/agenda.ts) more than two hours: no fault of the bank's database that passes. */
 const VAIN_TRIES_MAX = 10
 
 function afterSend(e: Evidence, last: SaidNo, settings: OperationSettings, random: () => number): Step {

@@ -1,5 +1,6 @@
 import { answered } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
+import { leaseMs } from '../operation/claim-again.ts'
 import { lookAgain } from '../operation/look-again.ts'
 import { performWhole, takeOver } from '../operation/run.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
@@ -30,15 +31,16 @@ export const AGENDA: readonly { find: Find; share: number }[] = [
 /** The gateway's own operations have it for a client. */
 const OWN = { client: 'gateway', card: null } as const
 
-/** No lease is so long: it is the time of one exchange, or of a pause. */
-const LEASE_MOST_MS = 3_600_000
+const HOUR_MS = 3_600_000
 
 async function abandonedOperations(gateway: Gateway, atMost: number, besides: readonly string[]) {
   const { sql } = gateway
-  // The database's clock was ahead when such a one was given, and has been set back: nobody would wait for it to catch up.
+  // No lease is so long: the database's clock was ahead when it was given, and has been set right. What is dated later
+  // than now was done by now.
   await answered(sql`
-    update operations set leased_until = ${now(gateway)}
-    where status = 'UNRESOLVED' and leased_until > ${now(gateway)} + ${LEASE_MOST_MS} * interval '1 millisecond'`)
+    update operations o set leased_until = now, sent_at = least(o.sent_at, now), ambiguous_at = least(o.ambiguous_at, now)
+    from (select ${now(gateway)} as now) as clock
+    where status = 'UNRESOLVED' and leased_until > now + ${leaseMs(gateway) + HOUR_MS} * interval '1 millisecond'`)
   const operations = await answered(sql<Operation[]>`
     select * from operations
     where status = 'UNRESOLVED' and leased_until <= ${now(gateway)} and 'op_' || id <> all(${besides}::text[])

@@ -168,6 +168,24 @@ describe('a capture that is certain and whose id is missing', () => {
 })
 
 describe('a database whose clock was ahead and is set right', () => {
+  it('asks the bank about an authorize as usual, from now on', async () => {
+    const orderId = randomUUID()
+    laterMs = 3 * HOUR_MS
+    bank.faults.add('drop-before', { endpoint: 'authorizations', probe: false })
+    bank.faults.add('unhealthy', { endpoint: 'health', times: 6 })
+    await client.authorize({ orderId })
+    bank.faults.clear()
+    laterMs = 0
+    await sweep(gateway)
+    const { id } = await paymentOf(orderId)
+    const asked = await probesOf(id)
+    await sweep(gateway)
+    expect(await probesOf(id)).toBe(asked)
+    laterMs = MINUTE_MS
+    await sweep(gateway)
+    expect((await paymentOf(orderId)).state).toBe('FAILED')
+  })
+
   it('keeps no operation waiting until its clock has caught up', async () => {
     const { id } = await authorized(client)
     bank.faults.add('bad-gateway', { endpoint: 'captures', times: null })
