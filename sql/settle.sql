@@ -1,10 +1,11 @@
 -- What came of an exchange with the bank, written whole or not at all.
 --
 -- A FACT (the bank has done it) is accepted from any attempt while the operation is unresolved, whoever brings it.
--- A VERDICT (it did not happen) needs the current claim, or, of what is in review, an operator's word. LEAVE says that this run ends without knowing; REVIEW that
--- only an operator can settle it. An authorization that comes when its operation was resolved without it is a stray
--- hold. An authorization that is another payment's, or its stray hold, breaks a unique index or is as good as that:
--- the caller sends it to review. An id that comes late, after "done, id unknown", is kept.
+-- A VERDICT (it did not happen) needs the current claim, or, of what is in review, an operator's word. LEAVE says that
+-- this run ends without knowing; REVIEW that only an operator can settle it. An authorization that comes when its
+-- operation was resolved without it is a stray hold. An authorization that is another payment's, or its stray hold,
+-- breaks a unique index or is as good as that: the caller sends it to review. An id that comes late, after "done, id
+-- unknown", is kept.
 --
 -- What is resolved without the bank's word is looked at again late: `lateLooksMs` after its send, while the bank
 -- remembers (`replayWindowMs`); LEAVE of a late look asks again `retryInMs` later, or, null, at the next of those times.
