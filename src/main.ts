@@ -67,7 +67,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   const newer = await migrate(sql, config.production).catch((error: unknown) => {
     throw new StartRefused(`${databaseTrouble(error)} Nothing was started.`)
   })
-  if (newer.length > 0) log.warn({ files: newer }, NEWER_FUNCTIONS)
+  if (newer.length > 0) log.error({ files: newer }, NEWER_FUNCTIONS)
 
   const bank = createBank({
     baseUrl: bankUrl,

@@ -46,8 +46,8 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
   const look = async () => {
     const now = await readKeysFile(file).catch((error: unknown) => {
       // It is there, so keys are needed, whichever they are.
-      isOpen = false
-      endings.keep(keys.map(writeKey))
+      if (UNREADABLE.has(String(Object(error).code))) isOpen = false
+      if (!isOpen) endings.keep(keys.map(writeKey))
       throw error
     })
     if (now === text || now === null) return
@@ -100,6 +100,7 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
 }
 
 const LOOK_EVERY_MS = 1_000
+const UNREADABLE = new Set(['EACCES', 'EPERM', 'EISDIR'])
 const OPEN =
   'No API keys are set: everyone on this machine is the client "dev" and may do everything. `npm run keys -- add NAME ROLE` makes a key, and from then on keys are needed.'
 const BY_NETWORK = 'So is whoever reaches it by the network.'

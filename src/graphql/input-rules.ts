@@ -43,11 +43,22 @@ export const reasonText = checked((text) => {
     return `must be 1 to ${REASON_MAX} characters, not only blanks`
   // Postgres takes neither.
   if (/[\0\p{Cs}]/u.test(text)) return 'must not have the character NUL, or half a character'
-  const numbers = [...text.matchAll(DIGITS)].map(([digits]) => digits.replaceAll(/\D/g, ''))
-  return numbers.some(couldBeCard) ? 'must not hold what could be the number of a card' : null
+  const rows = text.normalize('NFKC').match(ROWS_OF_DIGITS) ?? []
+  return rows.some(mayHoldCard) ? 'must not hold what could be the number of a card' : null
 })
-const DIGITS = /(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)/g
-const couldBeCard = (digits: string) => passesLuhn(digits) && brandOf(digits) !== 'unknown'
+/** With one or two blanks or strokes between them. */
+const ROWS_OF_DIGITS = /\d+(?:[\s._/\p{Pd}]{1,2}\d+)*/gu
+
+/** Neighbours may be of another number, so any that follow each other are looked at. */
+function mayHoldCard(row: string): boolean {
+  const groups = row.split(/\D+/)
+  return groups.some((_, from) =>
+    groups.some((__, to) => {
+      const digits = groups.slice(from, to + 1).join('')
+      return /^\d{13,19}$/.test(digits) && passesLuhn(digits) && brandOf(digits) !== 'unknown'
+    }),
+  )
+}
 
 export const voidReference = checked((text) =>
   /^void_[0-9A-Za-z-]{1,64}$/.test(text) ? null : 'must be the bank\'s id of a void: "void_..."',

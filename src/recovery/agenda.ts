@@ -36,9 +36,12 @@ const HOUR_MS = 3_600_000
 async function abandonedOperations(gateway: Gateway, atMost: number, besides: readonly string[]) {
   const { sql } = gateway
   // No lease is so long: the database's clock was ahead when it was given, and has been set right. What is dated later
-  // than now was done by now.
+  // than now was done by now; who is at work on it has as long as anybody.
   await answered(sql`
-    update operations o set leased_until = now, sent_at = least(o.sent_at, now), ambiguous_at = least(o.ambiguous_at, now)
+    update operations o set
+      leased_until = now + ${leaseMs(gateway)} * interval '1 millisecond',
+      sent_at = least(o.sent_at, now),
+      ambiguous_at = least(o.ambiguous_at, now)
     from (select ${now(gateway)} as now) as clock
     where status = 'UNRESOLVED' and leased_until > now + ${leaseMs(gateway) + HOUR_MS} * interval '1 millisecond'`)
   const operations = await answered(sql<Operation[]>`

@@ -12,12 +12,13 @@ type Told = {
   quietAfter?: number
   replayable?: boolean
   draining?: boolean
+  vainTries?: number
   answers: Answer[]
 }
 
 /** Plays a run: each step that decide wants gets the next answer. Returns the steps, the last being what it settles. */
 function play(kind: OperationKind, told: Told): { steps: Step[]; asked: string[] } {
-  const { resumed = false, quietAfter = Infinity, replayable = true, draining = false } = told
+  const { resumed = false, quietAfter = Infinity, replayable = true, draining = false, vainTries = 0 } = told
   let evidence: Omit<Evidence, 'asked' | 'last'> = { ...noEvidence(kind), ambiguous: resumed }
   let step: Step = resumed ? { do: 'PROBE', afterMs: 0 } : { do: 'SEND', afterMs: 0, confirm: false }
   const steps: Step[] = []
@@ -26,7 +27,7 @@ function play(kind: OperationKind, told: Told): { steps: Step[]; asked: string[]
     if (step.do === 'SETTLE') break
     asked.push(step.do)
     const quiet: boolean = !evidence.ambiguous || index >= quietAfter
-    const claim = { ambiguous: evidence.ambiguous, quiet, replayable, maySend: !draining, vainTries: 0 }
+    const claim = { ambiguous: evidence.ambiguous, quiet, replayable, maySend: !draining, vainTries }
     const weighed: Evidence = weigh(evidence, claim, step.do, answer)
     step = decide(weighed, OPERATION_DEFAULTS, () => 0.5)
     steps.push(step)
@@ -209,6 +210,16 @@ describe('definite answers', () => {
   })
   it('"already used" without an ambiguous attempt of ours is a conflict', () => {
     expect(conclusionOf('VOID', { answers: [used, notStored, notStored] })).toMatchObject({ is: 'REVIEW' })
+  })
+  it.each(['EXPIRE', 'RELEASE'] as const)('%s of a hold that is not found is tried ten times', (kind) => {
+    const answers = times(3, noParent)
+    expect(conclusionOf(kind, { answers, vainTries: 9 })).toEqual({
+      is: 'VERDICT',
+      code: 'BANK_REFERENCE_MISSING',
+      to: null,
+      orphan: false,
+    })
+    expect(conclusionOf(kind, { answers, vainTries: 10 })).toMatchObject({ is: 'REVIEW' })
   })
   it('an answer that does not fit the request becomes no state', () => {
     expect(conclusionOf('CAPTURE', { answers: [odd] })).toMatchObject({

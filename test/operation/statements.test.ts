@@ -510,6 +510,21 @@ describe('settle', () => {
     const release = { ...followUp('VOID', dead.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
     expect(await one('claim', [release])).toMatchObject({ answer: 'RESOLVED' })
   })
+  it('takes an operator’s verdict of what is in review, and not while somebody asks the bank', async () => {
+    const paymentId = await authorizedPayment()
+    const capture = followUp('CAPTURE', paymentId)
+    await one('claim', [capture])
+    const verdict = { is: 'VERDICT', code: 'BANK_UNAVAILABLE', to: null, orphan: false }
+    const word = () => {
+      const line = { action: 'CLOSE_REVIEW', actor: 'ops', reason: 'statement', detail: {} }
+      const own = { ...outcome(capture, verdict), token: randomUUID() }
+      return one('settle', [{ ...own, audit: { ...line, id: timeOrderedId() } }])
+    }
+    expect(await word()).toMatchObject({ answer: 'TAKEN', operation: { status: 'UNRESOLVED' } })
+    const review = { reason: 'a conflict', evidence: {} }
+    await one('settle', [outcome(capture, { is: 'REVIEW', isFact: false, orphan: false, review })])
+    expect(await word()).toMatchObject({ answer: 'SETTLED', operation: { status: 'REFUSED' } })
+  })
   it('takes no doubt about an operation that has been answered', async () => {
     const paymentId = await authorizedPayment()
     const capture = followUp('CAPTURE', paymentId)

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import { systemClock } from '../../src/gateway.ts'
 import { sweep } from '../../src/recovery/sweep.ts'
 import { startTestBank } from '../support/bank.ts'
-import { authorized } from '../support/client.ts'
+import { authorized, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
 import { startTestGateway } from '../support/gateway.ts'
 
@@ -175,14 +175,14 @@ describe('a database whose clock was ahead and is set right', () => {
     bank.faults.add('unhealthy', { endpoint: 'health', times: 6 })
     await client.authorize({ orderId })
     bank.faults.clear()
-    laterMs = 0
-    await sweep(gateway)
     const { id } = await paymentOf(orderId)
-    const asked = await probesOf(id)
-    await sweep(gateway)
-    expect(await probesOf(id)).toBe(asked)
-    laterMs = MINUTE_MS
-    await sweep(gateway)
+    for (const ms of [0, 10_000]) {
+      laterMs = ms
+      const asked = await probesOf(id)
+      await sweep(gateway)
+      await sweep(gateway)
+      expect((await probesOf(id)) - asked).toBe(ms === 0 ? 0 : 3)
+    }
     expect((await paymentOf(orderId)).state).toBe('FAILED')
   })
 
@@ -193,9 +193,19 @@ describe('a database whose clock was ahead and is set right', () => {
     const input = { paymentId: id, idempotencyKey: randomUUID() }
     expect(await client.capture(input)).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
     bank.faults.clear()
+    for (laterMs = 0; laterMs <= MINUTE_MS; laterMs += MINUTE_MS) await sweep(gateway)
+    expect(await client.capture(input)).toMatchObject({ payment: { state: 'CAPTURED' } })
+  })
+
+  it('takes nothing from who is at work on it', async () => {
+    laterMs = 3 * HOUR_MS
+    const gate = bank.faults.hold('before', { endpoint: 'authorizations' })
+    const paying = client.authorize({ card: { ...TEST_CARD, cvv: '999' } })
+    await gate.arrived
     laterMs = 0
     await sweep(gateway)
-    expect(await client.capture(input)).toMatchObject({ payment: { state: 'CAPTURED' } })
+    gate.open()
+    expect(await paying).toMatchObject({ payment: { state: 'DECLINED' } })
   })
 })
 

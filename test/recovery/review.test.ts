@@ -146,6 +146,9 @@ async function stateOf(id: string): Promise<string> {
 it.each([
   ['it was 4111-1111 1111 1111, cvv 123', 'what could be the number of a card'],
   ['4222222222222', 'what could be the number of a card'],
+  ['cvv 123 4111111111111111', 'what could be the number of a card'],
+  ['INC-17 4111 1111 1111 1111', 'what could be the number of a card'],
+  ['exp 12/30  4242\u00a04242.4242-4242 456', 'what could be the number of a card'],
   ['a\0b', 'NUL'],
   ['a\ud83d', 'half a character'],
 ])('a reason may not be %j', async (reason, why) => {
@@ -423,10 +426,11 @@ describe('a reference from the statement', () => {
   })
 
   it('that may be that of a payment whose recovery still asks is refused, and that one gets it', async () => {
-    const { id } = await failedAuthorize('drop-before')
+    const amountCents = 5_434
+    const { id } = await failedAuthorize('drop-before', amountCents)
     bank.faults.add('drop-after-store', { endpoint: 'authorizations', probe: false })
     bank.faults.add('unhealthy', { endpoint: 'health', times: null })
-    const { payment: other } = await client.authorize()
+    const { payment: other } = await client.authorize({ amountCents })
     bank.faults.clear()
     const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
     expect(await enter(id, hold?.id ?? '')).toMatchObject({
