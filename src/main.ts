@@ -64,9 +64,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   const { databaseConnectionsMax: connectionsMax, databaseStatementTimeoutMs: statementTimeoutMs } = config
   const sql = connect(databaseUrl, { connectionsMax, statementTimeoutMs })
   stops.push(() => sql.end({ timeout: 1 }))
-  const newer = await migrate(sql, config.production).catch((error: unknown) => {
-    throw new StartRefused(`${databaseTrouble(error)} Nothing was started.`)
-  })
+  const newer = await migrate(sql, config.production).catch(refuseStart)
   if (newer.length > 0) log.error({ files: newer }, NEWER_FUNCTIONS)
 
   const bank = createBank({
@@ -101,9 +99,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   // Apart from the payments' connections: they shall not wait for a queue of webhooks.
   const eventsSql = connect(databaseUrl, { connectionsMax: EVENTS_CONNECTIONS, statementTimeoutMs })
   stops.push(() => eventsSql.end({ timeout: 0 }))
-  await recordAsConfigured({ ...gateway, sql: eventsSql }, config.webhook).catch((error: unknown) => {
-    throw new StartRefused(`${databaseTrouble(error)} Nothing was started.`)
-  })
+  await recordAsConfigured({ ...gateway, sql: eventsSql }, config.webhook).catch(refuseStart)
   const live = await startLive(gateway, eventsSql)
   const leave = leaver(http)
   const port = await listen(http, config.host, config.port)
@@ -127,6 +123,10 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     isEmbedded: config.databaseUrl === null,
     isOpen,
   }
+}
+
+function refuseStart(error: unknown): never {
+  throw new StartRefused(`${databaseTrouble(error)} Nothing was started.`)
 }
 
 const NEWER_FUNCTIONS =

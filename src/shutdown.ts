@@ -1,6 +1,7 @@
 import type { Server, ServerResponse } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Gateway } from './gateway.ts'
+import { answersOf } from './graphql/http.ts'
 import { drained } from './operation/lock.ts'
 
 /**
@@ -10,11 +11,9 @@ import { drained } from './operation/lock.ts'
  * answers that are still due go out. All of it within 25 s, as orchestrators grant 30.
  */
 export function leaver(http: Server): (gateway: Gateway, options: Leave) => Promise<void> {
-  const answering = new Set<ServerResponse>()
+  const answering = answersOf(http)
   let isLeaving = false
   http.prependListener('request', (_, response: ServerResponse) => {
-    answering.add(response)
-    response.once('close', () => answering.delete(response))
     // Node says `connection: close` and means it.
     if (isLeaving) response.shouldKeepAlive = false
   })

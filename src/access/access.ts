@@ -47,7 +47,6 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
     const now = await readKeysFile(file).catch((error: unknown) => {
       // It is there, so keys are needed, whichever they are.
       if (UNREADABLE.has(String(Object(error).code))) isOpen = false
-      if (!isOpen) endings.keep(keys.map(writeKey))
       throw error
     })
     if (now === text || now === null) return
@@ -60,20 +59,20 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
       const lines = linesIn(now).join('\n')
       keys = keys.filter((key) => fromSetting.includes(key) || lines.includes(key.sha256.toString('hex')))
       throw error
-    } finally {
-      endings.keep(keys.map(writeKey))
     }
     log.info({ keys: summary(keys), file }, 'the file of API keys has changed; its keys are in force')
   }
-  const timer = setInterval(() => {
-    look().catch((error: unknown) => {
+  const lookNow = async () => {
+    await look().catch((error: unknown) => {
       const reason = error instanceof BadKey ? error.message : String(Object(error).code)
       log.error(
         { file, reason },
         'the file of API keys cannot be read; the keys before remain in force, but for those that are not in it',
       )
     })
-  }, LOOK_EVERY_MS)
+    if (!isOpen) endings.keep(keys.map(writeKey))
+  }
+  const timer = setInterval(() => void lookNow(), LOOK_EVERY_MS)
   timer.unref()
 
   if (isOpen) log.warn(settings.openToNetwork ? `${OPEN} ${BY_NETWORK}` : OPEN)

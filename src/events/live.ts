@@ -57,7 +57,7 @@ export function follow(
   who: {
     client: string
     atMost: number
-    leaves?: number
+    leaves: number
     subject: Subject
     isFor: (payment: Payment) => boolean
     gone: readonly AbortSignal[]
@@ -66,7 +66,7 @@ export function follow(
   const { live } = gateway
   const all = [...live.followers.values()].flatMap((followers) => [...followers])
   const own = all.filter(({ client }) => client === who.client)
-  if (all.length >= FOLLOWED_MAX - (who.leaves ?? 0) || own.length >= who.atMost) throw new TooManyFollowers()
+  if (all.length >= FOLLOWED_MAX - who.leaves || own.length >= who.atMost) throw new TooManyFollowers()
 
   const topic = topicOf(who.subject)
   const follower: Follower = {

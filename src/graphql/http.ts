@@ -1,6 +1,5 @@
 import { createServer } from 'node:http'
 import type { RequestListener, Server, ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
 
 /** The API on node:http, which closes the connections of clients that are slow, silent or gone. */
 export function httpServer(graphql: { requestListener: RequestListener }, patience = PATIENCE): Server {
@@ -14,11 +13,7 @@ export function httpServer(graphql: { requestListener: RequestListener }, patien
     keepAlive: true,
     keepAliveInitialDelay: idleMs,
   }
-  const answering = new WeakMap<Socket, Set<ServerResponse>>()
   const http = createServer(options, (request, response) => {
-    const answers = answering.get(request.socket) ?? new Set()
-    answering.set(request.socket, answers.add(response))
-    response.once('close', () => answers.delete(response))
     // It makes no URL: yoga would answer with its stack.
     if (!URL.canParse(`http://${request.headers.host ?? ''}/`)) {
       response.writeHead(400, { connection: 'close' }).end()
@@ -26,11 +21,22 @@ export function httpServer(graphql: { requestListener: RequestListener }, patien
     }
     graphql.requestListener(request, response)
   })
+  const answering = answersOf(http)
   return http.setTimeout(stalledMs, (socket) => {
-    const answers = [...(answering.get(socket) ?? [])]
+    const answers = [...answering].filter(({ req }) => req.socket === socket)
     // Until it begins, an answer takes what it takes: each mutation of a document has a deadline of its own.
     if (answers.length === 0 || answers.some(({ headersSent }) => headersSent)) socket.destroy()
   })
+}
+
+/** The answers that are due or under way, from now on. */
+export function answersOf(http: Server): ReadonlySet<ServerResponse> {
+  const answers = new Set<ServerResponse>()
+  http.prependListener('request', (_, response: ServerResponse) => {
+    answers.add(response)
+    response.once('close', () => answers.delete(response))
+  })
+  return answers
 }
 
 const PATIENCE = {

@@ -56,7 +56,6 @@ export async function claimAgain(
     /** Once more about an operation that was resolved without the bank's word. */
     late?: boolean
     /** An operator may take over what waits in review, and leaves a line. */
-    byOperator?: boolean
     audit?: Audit | null
   },
 ): Promise<{ claim: Claim } | { lost: Standing }> {
@@ -72,7 +71,7 @@ export async function claimAgain(
     leaseMs: leaseMs(gateway),
     replayWindowMs: gateway.settings.replayWindowMs,
     late: next.late ?? false,
-    byOperator: next.byOperator ?? false,
+    byOperator: next.audit != null,
     audit: next.audit ?? null,
   }
   const deadlineMs = askedAt.monotonicMs + leaseMs(gateway)

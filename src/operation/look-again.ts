@@ -18,12 +18,7 @@ export async function lookAgain(
   operation: Operation,
   audit: Audit | null = null,
 ): Promise<Result> {
-  const turn = await claimAgain(gateway, operation, {
-    ...TAKEOVER,
-    late: true,
-    byOperator: audit !== null,
-    audit,
-  })
+  const turn = await claimAgain(gateway, operation, { ...TAKEOVER, late: true, audit })
   if ('lost' in turn) return resultOf(turn.lost, true)
   const { answer, calls } = await ask(gateway, turn.claim, { do: 'PROBE', afterMs: 0 }, null)
   const conclusion = conclude(answer, gateway.settings)

@@ -106,7 +106,7 @@ export async function takeOver(
   operation: Operation,
   audit: Audit | null = null,
 ): Promise<Result> {
-  const turn = await claimAgain(gateway, operation, { ...TAKEOVER, byOperator: audit !== null, audit })
+  const turn = await claimAgain(gateway, operation, { ...TAKEOVER, audit })
   if ('lost' in turn) return resultOf(turn.lost, true)
   // Forgotten, it would be taken for our own doing after a later attempt that may have been carried out.
   const refusal = (await wasSaidToBeUsed(gateway, operation.id)) ? 'alreadyUsed' : null

@@ -72,7 +72,7 @@ export async function enterBankReference(
   const audit = auditOf(by, 'ENTER_BANK_REFERENCE', { bankReference })
   const conclusion: Conclusion = { is: 'FACT', ...said.fact }
   const { calls } = said
-  return await settleByWord(gateway, by, operation, randomUUID(), { conclusion, calls, audit }, payment)
+  return await settleByWord(gateway, by, operation, { conclusion, calls, audit }, doesNotFit(payment))
 }
 
 /** `bankReference`: the id of a void, which the bank has no GET for. */
@@ -108,17 +108,13 @@ export async function closeReview(
       return refuse('BANK_REFERENCE_MISSING', { payment, message: ENTER_IT })
     const bankId = operation.kind === 'CAPTURE' || operation.kind === 'REFUND' ? null : bankReference
     const conclusion: Conclusion = { is: 'FACT', bankId, bankAt: null, expiresAt: null }
-    return await settleByWord(gateway, by, operation, randomUUID(), { conclusion, calls: [], audit }, payment)
+    return await settleByWord(gateway, by, operation, { conclusion, calls: [], audit }, doesNotFit(payment))
   }
   const to = operation.kind === 'AUTHORIZE' ? 'FAILED' : null
   const conclusion: Conclusion = { is: 'VERDICT', code: 'BANK_UNAVAILABLE', to, orphan: false }
-  await settle(
-    gateway,
-    { operation, token: randomUUID() },
-    { conclusion, calls: [], audit, ambiguous: false },
-  )
   // Or it is not in review any more: somebody is asking the bank.
-  return (await whatWasDone(gateway, audit, by)) ?? refuse('OPERATION_IN_FLIGHT', { payment })
+  const otherwise = refuse('OPERATION_IN_FLIGHT', { payment })
+  return await settleByWord(gateway, by, operation, { conclusion, calls: [], audit }, otherwise)
 }
 
 function sayWhich(operations: readonly Operation[], payment: Payment): Reviewed {
@@ -134,21 +130,22 @@ const ALL_HAVE_ENDED =
 const ENTER_IT =
   "An authorization is believed by its reference only. Nothing was changed. Enter the one that the bank's statement shows, or close the case as not carried out."
 
+/** A word needs no claim, and so a token of its own. `otherwise`: where it had no effect. */
 async function settleByWord(
   gateway: Gateway,
   by: ByOperator,
   operation: Operation,
-  token: string,
   word: { conclusion: Conclusion; calls: ExchangeRecord[]; audit: Audit },
-  payment: Payment,
+  otherwise: Reviewed,
 ): Promise<Reviewed> {
-  await settle(gateway, { operation, token }, { ...word, ambiguous: false })
-  return (
-    (await whatWasDone(gateway, word.audit, by)) ??
-    notConfirmed(
-      payment,
-      `it does not fit a payment that is ${payment.state} and so was only kept as evidence`,
-    )
+  await settle(gateway, { operation, token: randomUUID() }, { ...word, ambiguous: false })
+  return (await whatWasDone(gateway, word.audit, by)) ?? otherwise
+}
+
+function doesNotFit(payment: Payment): Reviewed {
+  return notConfirmed(
+    payment,
+    `it does not fit a payment that is ${payment.state} and so was only kept as evidence`,
   )
 }
 

@@ -136,6 +136,7 @@ describe('a payment that is followed', () => {
     const updates = follow(other.gateway, {
       client: 'slow',
       atMost: 1,
+      leaves: 0,
       subject,
       isFor: () => true,
       gone: [gone.signal],
@@ -218,11 +219,18 @@ describe('a stream', () => {
     const gone = new AbortController()
     setMaxListeners(0, gone.signal)
     for (let at = 0; at < 200; at += 1)
-      follow(gateway, { client: 'ficmart', atMost: 200, subject, isFor: () => true, gone: [gone.signal] })
+      follow(gateway, {
+        client: 'ficmart',
+        atMost: 200,
+        leaves: 0,
+        subject,
+        isFor: () => true,
+        gone: [gone.signal],
+      })
     const refused = await open(url, { paymentId: id })
     expect(refused.status).toBe(429)
     expect(followers()).toBe(200)
-    follow(gateway, { client: 'ops', atMost: 1, subject, isFor: () => true, gone: [gone.signal] })
+    follow(gateway, { client: 'ops', atMost: 1, leaves: 0, subject, isFor: () => true, gone: [gone.signal] })
     // Customers, however many, leave some to those with keys.
     const guest = {
       client: 'guest',
@@ -315,7 +323,14 @@ describe('a stream', () => {
     const { id } = await authorized(one.client)
     const subject = { by: 'payment', id: id.slice(4) } as const
     const gone = [new AbortController().signal]
-    const updates = follow(silent.gateway, { client: 'ficmart', atMost: 1, subject, isFor: () => true, gone })
+    const updates = follow(silent.gateway, {
+      client: 'ficmart',
+      atMost: 1,
+      leaves: 0,
+      subject,
+      isFor: () => true,
+      gone,
+    })
     expect((await updates.next()).value).toMatchObject({ state: 'AUTHORIZED' })
     const next = updates.next()
     await updates.return?.()
