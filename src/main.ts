@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events'
+import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { openAccess } from './access/access.ts'
 import { createBank } from './bank/client.ts'
@@ -13,10 +14,11 @@ import type { Gateway } from './gateway.ts'
 import { httpServer } from './graphql/http.ts'
 import { createServer } from './graphql/server.ts'
 import { createLogger } from './log.ts'
-import { watchProcess } from './observe/metrics.ts'
+import { commitsAtRisk, watchProcess } from './observe/metrics.ts'
 import { startTracing } from './observe/tracing.ts'
 import { createInFlight, drained } from './operation/lock.ts'
 import { listen, stopRequested } from './process.ts'
+import { startHistory } from './recovery/history.ts'
 import { startReconciler } from './recovery/reconcile/schedule.ts'
 import { startSweeper } from './recovery/sweep.ts'
 import { leaver } from './shutdown.ts'
@@ -94,6 +96,9 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
     changes: new EventEmitter(),
     live: createLive(),
   }
+  const history = await startHistory(gateway, join(config.dataFolder, 'history.json')).catch(refuseStart)
+  stops.push(() => history.stop())
+  if (config.production) await warnOfCommitsAtRisk(log)
   const { rateLimits, corsOrigins } = config
   const http = httpServer(createServer(gateway, { whoAsks, rateLimits, corsOrigins }))
   // Apart from the payments' connections: they shall not wait for a queue of webhooks.
@@ -129,6 +134,14 @@ function refuseStart(error: unknown): never {
   throw new StartRefused(`${databaseTrouble(error)} Nothing was started.`)
 }
 
+async function warnOfCommitsAtRisk(log: Logger): Promise<void> {
+  const { values } = await commitsAtRisk.get()
+  const risks = values.filter(({ value }) => value === 1).map(({ labels }) => labels['risk'])
+  if (risks.length > 0) log.warn({ risks }, COMMITS_AT_RISK)
+}
+
+const COMMITS_AT_RISK =
+  'the database can lose commits that it has confirmed: after a crash or a failover the bank may know payments that no receipt knows (docs/scaling.md, docs/operations.md)'
 const NEWER_FUNCTIONS =
   'the database has functions of a later release, and they are left as they are; to go back for good, see docs/operations.md'
 /** And one more that only listens. */

@@ -21,7 +21,11 @@ export async function persist<T>(
   return await inSpan(name, ids, async () => {
     for (let failures = 0; ;) {
       try {
-        return await statement()
+        const result = await statement()
+        // What it found may be its own last try's, which waits for the standby still: an empty commit after it waits, too.
+        if (failures > 0)
+          await answered(gateway.sql`select pg_logical_emit_message(true, 'ficmart-gateway', '')`)
+        return result
       } catch (error) {
         failures += 1
         const pauseMs = gateway.random() * Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** failures)

@@ -51,6 +51,21 @@ export const operationsGone = new Counter({
   registers,
 })
 
+/** By what the database could lose commits that it has confirmed. */
+export const COMMIT_RISKS = [
+  'fsyncOff',
+  'fullPageWritesOff',
+  'synchronousCommitOff',
+  'noSynchronousStandby',
+] as const
+export type CommitRisk = (typeof COMMIT_RISKS)[number]
+export const commitsAtRisk = new Gauge({
+  name: 'gateway_commits_at_risk',
+  help: '1 where commits that the database has confirmed can be lost: by a crash (fsyncOff, fullPageWritesOff, synchronousCommitOff), or by a failover (noSynchronousStandby).',
+  labelNames: ['risk'],
+  registers,
+})
+
 export const historyLost = new Gauge({
   name: 'gateway_history_lost',
   help: '1 while the database may have lost commits that the bank still remembers: a standby was promoted, a backup restored.',
