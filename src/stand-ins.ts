@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { StartRefused } from './config.ts'
 import type { Config } from './config.ts'
 import { startEmbedded } from './db/embedded.ts'
+import { DatabaseUnfit } from './db/examine.ts'
 import { isLockTimeout } from './db/persist.ts'
 
 /** What a program of the gateway runs on: the database and the bank that the environment names, or what stands in. */
@@ -50,6 +51,7 @@ export function databaseTrouble(error: unknown): string {
   // So long nobody could be kept waiting behind it (migrate.ts).
   if (isLockTimeout(error))
     return 'A table of the database is in use for long (a dump, a report), so it was not brought up to date. Start again when that is over.'
+  if (error instanceof DatabaseUnfit) return error.message
   return `${whatIsWrong(error)} Check DATABASE_URL.`
 }
 

@@ -74,6 +74,7 @@ export function guarded<Pool extends Sql<{ bigint: number }>>(
       const made: unknown = Reflect.apply(from, undefined, args)
       // An identifier or a list; a statement runs when it is awaited, and a fragment of one never is.
       if (!(made instanceof Promise)) return made
+      keepParameters(made)
       const send = made.then.bind(made)
       let running: Promise<unknown> | undefined
       const then: typeof made.then = (ok, failed) => (running ??= run(from, () => send())).then(ok, failed)
@@ -98,6 +99,18 @@ const SLOW_MS = 1_000
 const RENEWED_LEAST_MS = 1_000
 const LAST_WORDS_S = 1
 const READ_ONLY = '25006'
+
+/**
+ * The driver serializes a statement's parameters in their place, and does it again when a table has got a column and the
+ * plan must be made anew: it fails on an array, doubles JSON and turns true into false. It is given a copy each time.
+ */
+function keepParameters(statement: object): void {
+  let kept: readonly unknown[] | undefined
+  Object.defineProperty(statement, 'parameters', {
+    get: () => kept?.slice(),
+    set: (parameters: readonly unknown[]) => (kept = parameters),
+  })
+}
 
 /**
  * The driver counts the rows of a statement on from where the last one on its connection broke off (an error amidst its

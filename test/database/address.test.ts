@@ -1,6 +1,6 @@
 import { userInfo } from 'node:os'
 import { expect, it } from 'vitest'
-import { readAddress } from '../src/db/address.ts'
+import { readAddress } from '../../src/db/address.ts'
 
 /** DATABASE_URL as hosts print it and psql takes it. */
 

@@ -2,10 +2,10 @@ import { execFileSync } from 'node:child_process'
 import { chown, copyFile, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { connect } from '../src/db/connection.ts'
-import { privateServer } from './support/private-server.ts'
-import type { PrivateServer } from './support/private-server.ts'
-import { temporaryFolder } from './support/temporary.ts'
+import { connect } from '../../src/db/connection.ts'
+import { privateServer } from '../support/private-server.ts'
+import type { PrivateServer } from '../support/private-server.ts'
+import { temporaryFolder } from '../support/temporary.ts'
 
 /** DATABASE_URL's sslmode and its like, against a server whose certificate is for `db.example` and 127.0.0.1. */
 
