@@ -66,6 +66,10 @@ function whatIsWrong(error: unknown): string {
       return 'The host of DATABASE_URL is not known.'
     case '25006':
       return 'The database takes no writes: it is a standby, or default_transaction_read_only is on.'
+    case '08P01':
+      if (/startup parameter/.test(String(message)))
+        return 'A pooler in front of Postgres refuses what a session is told: PgBouncer needs ignore_startup_parameters = options, see docs/database.md.'
+      return `Postgres is not what answers at DATABASE_URL: ${String(message)}.`
     case '28000':
       if (/no encryption|SSL off/.test(String(message)))
         return 'The server takes only connections with TLS: DATABASE_URL needs sslmode=require or verify-full.'

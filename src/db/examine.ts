@@ -28,7 +28,7 @@ export async function examine(url: string, statementTimeoutMs: number): Promise<
 }
 
 /** Without preparing it: where statements of a session go to several, that alone would fail. */
-const backend = (sql: Database) => sql.unsafe<{ pid: number }[]>('select pg_backend_pid() as pid')
+const backend = (sql: Database) => sql<{ pid: number }[]>`select pg_backend_pid() as pid`.simple()
 const pidOf = async (sql: Database) => (await backend(sql))[0]?.pid
 
 /** A pooler makes up the process id that its client is told. */
@@ -55,7 +55,7 @@ const LOOKS = 5
 function noSecondSession(error: unknown): never {
   if (!(error instanceof DatabaseSilent)) throw error
   throw new DatabaseUnfit(
-    'DATABASE_URL leads to a pooler that has no second session for the gateway: its pool must hold DATABASE_CONNECTIONS_MAX and three more for each process (default_pool_size).',
+    'DATABASE_URL leads to a pooler that has no second session for the gateway: its pool must hold DATABASE_CONNECTIONS_MAX and four more for each process (default_pool_size).',
   )
 }
 

@@ -108,7 +108,9 @@ function keepParameters(statement: object): void {
   let kept: readonly unknown[] | undefined
   Object.defineProperty(statement, 'parameters', {
     get: () => kept?.slice(),
-    set: (parameters: readonly unknown[]) => (kept = parameters),
+    set: (parameters: readonly unknown[]) => {
+      kept = parameters
+    },
   })
 }
 

@@ -57,7 +57,7 @@ it('a running gateway answers with the payments and their transitions', async ()
   const READ = `{ paymentsByOrder(orderId: "o") { state operationInFlight { kind } transitions { toState operation { id } } } }`
   await captured(client, { orderId: 'o' })
   const before = await client.query(READ)
-  for (const column of ['note', 'more']) {
+  for (const column of ['first_added', 'second_added']) {
     for (const { name } of tables) await driver`alter table ${driver(name)} add column ${driver(column)} text`
     expect(await client.query(READ)).toEqual(before)
     expect(await captured(client, { orderId: `after ${column}` })).toMatchObject({ state: 'CAPTURED' })

@@ -17,7 +17,10 @@ const hasOpenssl = (() => {
     return false
   }
 })()
-if (!hasOpenssl) process.stderr.write('There is no openssl here: the tests of TLS were skipped.\n')
+if (!hasOpenssl)
+  process.stderr.write(
+    'SKIPPED: no openssl is installed (apt-get install openssl): TLS to the database was not tried.\n',
+  )
 
 function openssl(command: string): void {
   execFileSync('openssl', command.split(' '), { cwd: folder, stdio: 'pipe' })
