@@ -6,6 +6,7 @@ import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import type { Config } from './config.ts'
 import { connect } from './db/connection.ts'
+import { examine } from './db/examine.ts'
 import { migrate } from './db/migrate.ts'
 import { createLive, startLive } from './events/live.ts'
 import { recordAsConfigured, startWebhooks } from './events/webhooks.ts'
@@ -64,6 +65,7 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   const { databaseUrl, bankUrl } = await startWhatIsMissing(config, stops)
 
   const { databaseConnectionsMax: connectionsMax, databaseStatementTimeoutMs: statementTimeoutMs } = config
+  await examine(databaseUrl, statementTimeoutMs).catch(refuseStart)
   const sql = connect(databaseUrl, { connectionsMax, statementTimeoutMs })
   stops.push(() => sql.end({ timeout: 1 }))
   const newer = await migrate(sql, config.production).catch(refuseStart)

@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import { connect } from './db/connection.ts'
+import { examine } from './db/examine.ts'
 import { migrate } from './db/migrate.ts'
 import { createLive } from './events/live.ts'
 import { systemClock } from './gateway.ts'
@@ -86,14 +87,14 @@ async function gatewayBeside(stops: Stop[]): Promise<Gateway> {
   const config = readConfig(process.env)
   const places = await startWhatIsMissing({ ...config, simulator: { ...config.simulator, port: 0 } }, stops)
   const log = await createLogger('silent', false)
-  const sql = connect(places.databaseUrl, {
-    connectionsMax: CONNECTIONS_MAX,
-    statementTimeoutMs: config.databaseStatementTimeoutMs,
-  })
-  stops.push(() => sql.end({ timeout: 5 }))
-  await migrate(sql, config.production).catch((error: unknown) => {
+  const { databaseStatementTimeoutMs: statementTimeoutMs } = config
+  const refuse = (error: unknown): never => {
     throw new StartRefused(`${databaseTrouble(error)} Nothing was compared.`)
-  })
+  }
+  await examine(places.databaseUrl, statementTimeoutMs).catch(refuse)
+  const sql = connect(places.databaseUrl, { connectionsMax: CONNECTIONS_MAX, statementTimeoutMs })
+  stops.push(() => sql.end({ timeout: 5 }))
+  await migrate(sql, config.production).catch(refuse)
   const bank = createBank({
     baseUrl: places.bankUrl,
     attemptTimeoutMs: config.operation.attemptTimeoutMs,

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { StartRefused } from './config.ts'
 import type { Config } from './config.ts'
 import { startEmbedded } from './db/embedded.ts'
+import { DatabaseUnfit } from './db/examine.ts'
 import { isLockTimeout } from './db/persist.ts'
 
 /** What a program of the gateway runs on: the database and the bank that the environment names, or what stands in. */
@@ -50,6 +51,7 @@ export function databaseTrouble(error: unknown): string {
   // So long nobody could be kept waiting behind it (migrate.ts).
   if (isLockTimeout(error))
     return 'A table of the database is in use for long (a dump, a report), so it was not brought up to date. Start again when that is over.'
+  if (error instanceof DatabaseUnfit) return error.message
   return `${whatIsWrong(error)} Check DATABASE_URL.`
 }
 
@@ -62,8 +64,17 @@ function whatIsWrong(error: unknown): string {
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
       return 'The host of DATABASE_URL is not known.'
-    case '28P01':
+    case '25006':
+      return 'The database takes no writes: it is a standby, or default_transaction_read_only is on.'
+    case '08P01':
+      if (/startup parameter/.test(String(message)))
+        return 'A pooler in front of Postgres refuses what a session is told: PgBouncer needs ignore_startup_parameters = options, see docs/database.md.'
+      return `Postgres is not what answers at DATABASE_URL: ${String(message)}.`
     case '28000':
+      if (/no encryption|SSL off/.test(String(message)))
+        return 'The server takes only connections with TLS: DATABASE_URL needs sslmode=require or verify-full.'
+      return `Postgres does not let the gateway in: ${String(message)}.`
+    case '28P01':
       return 'Postgres refuses the user or the password of DATABASE_URL.'
     case '3D000':
       return 'The database that DATABASE_URL names does not exist.'
