@@ -29,7 +29,8 @@ function standardOutput() {
   const output = pino.destination(1)
   const write = () => true
   return output.on('error', ({ code }: NodeJS.ErrnoException) => {
-    if (code === 'EIO') Object.assign(output, { write, flushSync: () => {}, end: () => {}, destroy: () => {} })
+    if (code === 'EIO')
+      Object.assign(output, { write, flushSync: () => {}, end: () => {}, destroy: () => {} })
   })
 }
 

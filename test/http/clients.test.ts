@@ -37,11 +37,11 @@ function following(url: string, paymentId: string) {
       return value.data?.paymentUpdated ?? { code: value.errors?.[0]?.extensions?.['code'] }
     },
     /** Until it is told so; the same may be told again by another stream. */
-    until: async function (state: string): Promise<void> {
+    until: async function (state: string): Promise<Told> {
       for (;;) {
         const told = await this.next()
         if (told === 'complete') throw new Error(`it is over before ${state}`)
-        if (told.state === state) return
+        if (told.state === state) return told
       }
     },
   }
@@ -70,7 +70,7 @@ describe('a subscription of graphql-sse', () => {
     await first.end(signal)
     const second = await spawnGateway(env)
     await second.client.void({ paymentId: id })
-    await stream.until('VOIDED')
+    expect(await stream.until('VOIDED')).toMatchObject({ id })
   })
 
   it('goes on after an update that could not be told', async () => {
@@ -102,7 +102,7 @@ describe('a subscription of graphql-sse', () => {
     await client.void({ paymentId: id })
     expect(await stream.next()).toEqual({ code: 'DATABASE_UNAVAILABLE' })
     isAway = false
-    await stream.until('VOIDED')
+    expect(await stream.until('VOIDED')).toMatchObject({ id })
   })
 
   it('is over when it is refused', async () => {
