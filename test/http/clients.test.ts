@@ -1,4 +1,3 @@
-import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -7,10 +6,11 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { connect } from '../../src/db/connection.ts'
 import { startLive } from '../../src/events/live.ts'
 import { httpServer } from '../../src/graphql/http.ts'
-import { createServer as createApi } from '../../src/graphql/server.ts'
+import { createServer } from '../../src/graphql/server.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
+import { freePort } from '../support/free-port.ts'
 import { serving, spawnGateway, startTestGateway } from '../support/gateway.ts'
 import { whenFileEnds } from '../support/leaving.ts'
 
@@ -47,20 +47,12 @@ function following(url: string, paymentId: string) {
   }
 }
 
-async function freePort(): Promise<string> {
-  const holder = createServer().listen(0, '127.0.0.1')
-  await once(holder, 'listening')
-  const { port } = holder.address() as AddressInfo
-  holder.close()
-  return String(port)
-}
-
 describe('a subscription of graphql-sse', () => {
   it.each(['SIGTERM', 'SIGKILL'] as const)('goes on after a restart by %s', async (signal) => {
     const env = {
       DATABASE_URL: database.url,
       BANK_URL: bank.url,
-      PORT: await freePort(),
+      PORT: String(await freePort()),
       SHUTDOWN_DELAY_MS: '0',
     }
     const first = await spawnGateway(env)
@@ -77,7 +69,7 @@ describe('a subscription of graphql-sse', () => {
     const { gateway, client } = startTestGateway(where)
     const sql = connect(database.url, { connectionsMax: 1, statementTimeoutMs: 5_000 })
     const live = await startLive(gateway, sql)
-    const http = httpServer(createApi(gateway, serving())).listen(0, '127.0.0.1')
+    const http = httpServer(createServer(gateway, serving())).listen(0, '127.0.0.1')
     await once(http, 'listening')
     whenFileEnds(async () => {
       await live.stop()
