@@ -115,12 +115,11 @@ async function start(config: Config, log: Logger, stops: Stop[]) {
   const reconciler = startReconciler(gateway, { everyHours: config.reconcileEveryHours })
   const stopRecovery = async () => {
     await Promise.all([sweeper.stop(), webhooks.stop(), reconciler.stop(), drained(gateway.inFlight)])
-    // The last ones to hear of it: what was settled until now is told.
-    await live.stop()
   }
   // A person at a terminal has no load balancer to wait for.
   const delayMs = (reason: string) => (reason === 'SIGTERM' ? config.shutdownDelayMs : 0)
-  stops.push((reason) => leave(gateway, { delayMs: delayMs(reason), stopRecovery }))
+  const endStreams = () => live.stop()
+  stops.push((reason) => leave(gateway, { delayMs: delayMs(reason), stopRecovery, endStreams }))
   const host = config.host.includes(':') ? `[${config.host}]` : config.host
   return {
     url: `http://${host === '0.0.0.0' || host === '127.0.0.1' ? 'localhost' : host}:${port}`,

@@ -38,7 +38,9 @@ type ApiErrorDetails = {
 const HTTP_STATUS = {
   BAD_REQUEST: { status: 400, spec: false },
   BAD_USER_INPUT: { status: 400, spec: true },
+  NOT_FOUND: { status: 404, spec: false },
   NOT_ACCEPTABLE: { status: 406, spec: false },
+  UNSUPPORTED_MEDIA_TYPE: { status: 415, spec: false },
   INVALID_INPUT: { status: 200, spec: true },
   LIMIT_EXCEEDED: { status: 400, spec: true },
   UNAUTHENTICATED: { status: 401, spec: false },

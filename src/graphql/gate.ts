@@ -19,6 +19,9 @@ import { variableErrors } from './variables.ts'
 /** What the plugins below put beside a request. */
 export type Asked = { who: Who }
 
+/** Says that the browser has asked us first. */
+const PREFLIGHTED = 'graphql-require-preflight'
+
 /** Yoga's own list answers an unknown origin with `null`, which is the name of every sandboxed page. */
 export function corsFor(origins: ReadonlySet<string>) {
   return (request: Request): CORSOptions => {
@@ -27,7 +30,16 @@ export function corsFor(origins: ReadonlySet<string>) {
     return {
       origin,
       methods: ['POST'],
-      allowedHeaders: ['content-type', 'authorization'],
+      // What docs/ invite to, and what tracing in a page adds: one that is refused fails the whole request.
+      allowedHeaders: [
+        'content-type',
+        'authorization',
+        'x-request-id',
+        'traceparent',
+        'tracestate',
+        'baggage',
+        PREFLIGHTED,
+      ],
       exposedHeaders: ['retry-after', 'x-request-id'],
       credentials: false,
       maxAge: 3_600,
@@ -35,8 +47,6 @@ export function corsFor(origins: ReadonlySet<string>) {
   }
 }
 
-/** Says that the browser has asked us first. */
-const PREFLIGHTED = 'graphql-require-preflight'
 /** What a page of another site can make a browser send without asking us first: forms, texts, and GET. */
 const csrf = useCSRFPrevention({ requestHeaders: [PREFLIGHTED] })
 export const noSimpleRequests: Plugin = {

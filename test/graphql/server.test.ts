@@ -210,7 +210,17 @@ describe('health', () => {
     )
     for (const one of [noDatabase, draining]) {
       const ready = await one.fetch('http://gateway/health/ready')
-      expect([ready.status, await ready.text()]).toEqual([503, ''])
+      expect([ready.status, await ready.json()]).toMatchObject([
+        503,
+        {
+          errors: [
+            {
+              message: expect.stringContaining('send no requests here') as string,
+              extensions: { code: 'UNAVAILABLE' },
+            },
+          ],
+        },
+      ])
       expect((await one.fetch('http://gateway/health/live')).status).toBe(200)
     }
     await nowhere.end({ timeout: 1 })
