@@ -83,10 +83,11 @@ const PAGE_COST = 1_000
 export const LIST_LENGTH = 4
 const SHORT_LIST = { field: LOOKUP_COST, multiplier: LIST_LENGTH }
 
-/** As dear as it may become long. Its `first` is checked by then, or the document was refused for it. */
+/** As dear as it may become long; one whose `first` is refused is as dear as the longest. */
 function costOfPage(args: object) {
   const first: unknown = 'first' in args ? args.first : null
-  return { field: PAGE_COST, multiplier: typeof first === 'number' ? first : PAGE_MAX }
+  const isSize = typeof first === 'number' && 1 <= first && first <= PAGE_MAX
+  return { field: PAGE_COST, multiplier: isSize ? first : PAGE_MAX }
 }
 /** Its length is in the price of the page. */
 const EDGES_COST = { field: 1, multiplier: 1 }

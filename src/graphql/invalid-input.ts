@@ -20,7 +20,7 @@ export function invalidInput(fields: FieldProblem[]) {
   return { is: 'problem' as const, problem: problem('INVALID_INPUT'), replayed: false, fields }
 }
 
-export function topLevelInvalidInput(error: InputValidationError): ApiError {
+function topLevelInvalidInput(error: InputValidationError): ApiError {
   const fields = error.issues.map(fieldProblem)
   const said = fields.map(({ path, reason }) => `${path}: ${reason}`).join('; ')
   return new ApiError('INVALID_INPUT', `The input is not valid. ${said}.`, { fields })

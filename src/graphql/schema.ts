@@ -11,5 +11,6 @@ import './transition.ts'
 import './webhooks.ts'
 import { builder } from './builder.ts'
 import { observed } from './observed-fields.ts'
+import { pricedAsGiven } from './priced-fields.ts'
 
-export const schema = observed(builder.toSchema())
+export const schema = pricedAsGiven(observed(builder.toSchema()))

@@ -11,7 +11,6 @@ import type { Gateway } from '../gateway.ts'
 import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
 import { onlyWhatCanBeAnswered } from './accept.ts'
-import { maySeeSchema } from './audience.ts'
 import { besideApi } from './beside.ts'
 import type { Page } from './beside.ts'
 import { limitBody } from './body-limit.ts'
@@ -122,8 +121,9 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked
     ofRequest: Gateway['log'],
   ): ExecutionResult => {
     if (result.errors === undefined) return result
-    const words = role && maySeeSchema(role) ? quote : (text: string) => withoutSuggestions(quote(text))
-    const errors = result.errors.map((error) => publicError(error, words, ofRequest))
+    const words = (message: string) => quote(message, role)
+    const hasData = result.data !== undefined
+    const errors = result.errors.map((error) => publicError(error, { quote: words, log: ofRequest, hasData }))
     for (const { extensions } of errors) requestErrors.inc({ code: String(extensions['code']) })
     return { ...result, errors }
   }
@@ -158,9 +158,6 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked
     },
   }
 }
-
-/** "Did you mean" tells a patient guesser the schema. */
-const withoutSuggestions = (message: string) => message.replace(/ Did you mean .*$/s, '')
 
 const UNREADABLE =
   'The request cannot be read. Send a JSON object with `query` and, as needed, `variables` and `operationName`.'

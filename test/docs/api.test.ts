@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { parse, validate } from 'graphql'
 import { describe, expect, it } from 'vitest'
+import { ERROR_CODES } from '../../src/graphql/errors.ts'
 import { schema } from '../../src/graphql/schema.ts'
 import { createServer } from '../../src/graphql/server.ts'
 import { problem } from '../../src/operation/problems.ts'
@@ -80,6 +81,8 @@ describe('docs/api.md', async () => {
       }),
     )
     expect(told.toSorted()).toEqual([...ours, ...others, 'INTERNAL_SERVER_ERROR 200'].toSorted())
+    // No other can be answered: public-errors.ts lets none through.
+    expect(new Set(told.map((row) => row.split(' ')[0]))).toEqual(new Set(ERROR_CODES))
   })
 })
 
