@@ -63,6 +63,7 @@ class AudiencePlugin<Types extends SchemaTypes> extends BasePlugin<Types> {
       ...(parentType === 'Subscription' && { complexity: LOOKUP_COST }),
       ...(parentType === 'Mutation' && { complexity: MUTATION_COST }),
       ...('first' in field.args && { complexity: costOfPage }),
+      ...('ids' in field.args && { complexity: costOfIds }),
       ...(name === 'edges' && { complexity: EDGES_COST }),
       ...pothosOptions,
     }
@@ -88,6 +89,10 @@ function costOfPage(args: object) {
   const first: unknown = 'first' in args ? args.first : null
   const isSize = typeof first === 'number' && 1 <= first && first <= PAGE_MAX
   return { field: PAGE_COST, multiplier: isSize ? first : PAGE_MAX }
+}
+function costOfIds(args: object) {
+  const ids: unknown = 'ids' in args ? args.ids : null
+  return { field: LOOKUP_COST, multiplier: Array.isArray(ids) ? ids.length : 1 }
 }
 /** Its length is in the price of the page. */
 const EDGES_COST = { field: 1, multiplier: 1 }

@@ -7,10 +7,11 @@ import { DAYS_BY_DEFAULT, DAYS_MAX } from '../recovery/reconcile/schedule.ts'
 import { OPERATORS } from './audience.ts'
 import { builder } from './builder.ts'
 import { reconciliationIdText } from './input-rules.ts'
+import { ReconciliationType } from './nouns.ts'
 import { page, PAGE_ARGS } from './pages.ts'
 import { problemTypes } from './problems.ts'
 import type { ProblemAnswer } from './problems.ts'
-import { pageOf, ReconciliationConnection, ReconciliationType } from './reconciliation-types.ts'
+import { pageOf, ReconciliationConnection } from './reconciliation-types.ts'
 
 /** For operators: the receipts compared with the bank. One run at a time, over all processes. */
 

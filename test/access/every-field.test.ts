@@ -27,7 +27,7 @@ const MAY: Record<Audience, readonly Asker[]> = {
 const PROBLEM = 'code message payment replayed retry retryAfterMs'
 const EXPECTED: Record<string, Partial<Record<Audience, string>>> = {
   Query: {
-    everyone: 'customerHistory payment paymentsByOrder',
+    everyone: 'customerHistory node nodes payment paymentsByOrder',
     staff: 'operation payments shipmentCheck webhookDeliveries',
     operators: 'reconciliation reconciliations',
   },

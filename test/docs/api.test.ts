@@ -46,6 +46,7 @@ describe('docs/api.md', async () => {
       { authorizePayment: { replayed: false, payment: { state: 'AUTHORIZED' } } },
       { operation: { status: 'SUCCEEDED', payment: { state: 'AUTHORIZED' } } },
       { customerHistory: { edges: [{ node: { orderId: 'order-1' } }], pageInfo: { hasNextPage: false } } },
+      { node: null },
       { shipmentCheck: { mayShip: true, reason: 'AUTHORIZED' } },
     ])
   })
