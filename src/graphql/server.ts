@@ -26,6 +26,7 @@ import { quoteOnly } from './quoting.ts'
 import type { Quote } from './quoting.ts'
 import { nameRequest } from './request-name.ts'
 import type { Named } from './request-name.ts'
+import { schemaPage } from './schema-page.ts'
 import { schema } from './schema.ts'
 
 const ELSEWHERE = 'Nothing is here. The API, and GraphiQL, are at /graphql.\n'
@@ -52,6 +53,7 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
           ['/metrics', metricsPage(gateway, whoAsks)],
           ['/health/ready', readinessPage(gateway)],
           ['/graphql', graphiqlPage(whoAsks)],
+          ['/schema.graphql', schemaPage(whoAsks)],
           ['/', async (_, { Response }) => new Response(ELSEWHERE, { status: 404 })],
         ]),
       ),

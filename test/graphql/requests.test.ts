@@ -299,7 +299,7 @@ describe('a name that does not exist', () => {
     ],
   ]
   it.each(cases)('is told to whoever may see the schema: %s', async (message, body) => {
-    for (const as of ['ops', 'dev'] as const) {
+    for (const as of ['service', 'ops', 'dev'] as const) {
       const { errors = [] } = await send(body, { as })
       expect(errors.map((error) => error.message).join()).toContain(message)
       expect(JSON.stringify(errors)).not.toContain('secret')
