@@ -50,11 +50,16 @@ type Answer = Begun | Refused | ProblemAnswer
 const ReconciliationAccepted = builder.objectRef<Begun>('ReconciliationAccepted').implement({
   description: 'It was done.',
   fields: (t) => ({
-    // Never null in fact; a document may so select it beside that of a refusal.
+    currentReconciliation: t.field({
+      type: ReconciliationType,
+      description: 'The run as it stands now. Ask for it again to see how far it has come.',
+      resolve: ({ run }) => run,
+    }),
     reconciliation: t.field({
       type: ReconciliationType,
       nullable: true,
-      description: 'The run as it stands now. Ask for it again to see how far it has come.',
+      deprecationReason: 'Use `currentReconciliation`, the same and never null.',
+      description: 'The run as it stands now. Never null in fact.',
       resolve: ({ run }) => run,
     }),
   }),

@@ -43,7 +43,7 @@ describe('docs/api.md', async () => {
       answers.push(await query<Record<string, unknown>>(text))
     }
     expect(answers).toMatchObject([
-      { authorizePayment: { replayed: false, payment: { state: 'AUTHORIZED' } } },
+      { authorizePayment: { replayed: false, currentPayment: { state: 'AUTHORIZED' } } },
       { operation: { status: 'SUCCEEDED', payment: { state: 'AUTHORIZED' } } },
       { customerHistory: { edges: [{ node: { orderId: 'order-1' } }], pageInfo: { hasNextPage: false } } },
       { node: null },

@@ -270,6 +270,6 @@ describe('GraphiQL', () => {
   it('runs its first tab', async () => {
     const [first] = graphiqlOptions().defaultTabs ?? []
     const data = await client(`${url}/graphql`).query<Record<string, unknown>>(first?.query ?? '')
-    expect(data).toMatchObject({ authorizePayment: { payment: { state: 'AUTHORIZED' } } })
+    expect(data).toMatchObject({ authorizePayment: { currentPayment: { state: 'AUTHORIZED' } } })
   })
 })
