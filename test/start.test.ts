@@ -28,7 +28,9 @@ describe('with nothing set', () => {
     shell.stdout.on('data', (chunk: Buffer) => (answer += chunk.toString()))
     await once(shell, 'exit')
     expect(JSON.parse(answer)).toMatchObject({
-      data: { authorizePayment: { __typename: 'AuthorizePaymentSuccess', payment: { state: 'AUTHORIZED' } } },
+      data: {
+        authorizePayment: { __typename: 'AuthorizePaymentSuccess', currentPayment: { state: 'AUTHORIZED' } },
+      },
     })
 
     // Ctrl-C: the terminal tells us, and npm, which it tells as well, tells us again.

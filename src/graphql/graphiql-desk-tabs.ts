@@ -89,7 +89,7 @@ mutation CloseReview {
 fragment done on ReviewResult {
   __typename
   ... on PaymentReviewed {
-    payment { id state review { reason } }
+    currentPayment { id state review { reason } }
     auditLine { at actor action reason }
   }
   ... on PaymentProblem { code message retry }
@@ -160,7 +160,7 @@ query Reconciliation {
 mutation StartReconciliation {
   startReconciliation(input: { days: 7 }) {
     __typename
-    ... on ReconciliationAccepted { reconciliation { id status } }
+    ... on ReconciliationAccepted { currentReconciliation { id status } }
     ... on ReconciliationRefused { message reconciliation { id status } }
     ... on InvalidInput { fields { path reason } }
   }

@@ -38,7 +38,7 @@ mutation Authorize {
     __typename
     ... on PaymentSuccess {
       replayed
-      payment {
+      currentPayment {
         id
         state
         amount { formatted }
@@ -100,7 +100,7 @@ fragment done on OperationResult {
   __typename
   ... on PaymentSuccess {
     replayed
-    payment { id state }
+    currentPayment { id state }
     transition { fromState toState at bankAt }
   }
   ... on PaymentProblem {

@@ -12,7 +12,6 @@ import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
 import { onlyWhatCanBeAnswered } from './accept.ts'
 import { answerHeaders } from './answer-headers.ts'
-import { maySeeSchema } from './audience.ts'
 import { besideApi } from './beside.ts'
 import type { Page } from './beside.ts'
 import { limitBody } from './body-limit.ts'
@@ -30,6 +29,7 @@ import { quoteOnly } from './quoting.ts'
 import type { Quote } from './quoting.ts'
 import { nameRequest } from './request-name.ts'
 import type { Named } from './request-name.ts'
+import { schemaPage } from './schema-page.ts'
 import { schema } from './schema.ts'
 import { unending } from './unending.ts'
 import type { Served } from './unending.ts'
@@ -59,6 +59,7 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
           ['/health/live', async (_, { Response }) => new Response(null, { status: 200 })],
           ['/health/ready', readinessPage(gateway)],
           ['/graphql', graphiqlPage(whoAsks)],
+          ['/schema.graphql', schemaPage(whoAsks)],
         ]),
         gateway.log,
       ),
@@ -121,8 +122,9 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context & Serv
     ofRequest: Gateway['log'],
   ): ExecutionResult => {
     if (result.errors === undefined) return result
-    const words = role && maySeeSchema(role) ? quote : (text: string) => withoutSuggestions(quote(text))
-    const errors = result.errors.map((error) => publicError(error, words, ofRequest))
+    const words = (message: string) => quote(message, role)
+    const hasData = result.data !== undefined
+    const errors = result.errors.map((error) => publicError(error, { quote: words, log: ofRequest, hasData }))
     for (const { extensions } of errors) requestErrors.inc({ code: String(extensions['code']) })
     return { ...result, errors }
   }
@@ -166,9 +168,6 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context & Serv
     },
   }
 }
-
-/** "Did you mean" tells a patient guesser the schema. */
-const withoutSuggestions = (message: string) => message.replace(/ Did you mean .*$/s, '')
 
 /** By its HTTP status, even to a client that is told 200 of what is wrong in a document. */
 function isRefused({ data, errors = [] }: ExecutionResult): boolean {

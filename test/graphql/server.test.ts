@@ -106,7 +106,7 @@ describe('a request', () => {
   it.each([
     ['a batch', '[{"query":"{ __typename }"}]', 400],
     ['no JSON', '{"query"', 400],
-    ['no document', '{}', 200],
+    ['no document', '{}', 400],
     ['a mistake', '{"query":"{ nothing }"}', 200],
   ])('with %s is refused, with a code', async (_, body, status) => {
     const response = await post(body, { accept: 'application/json' })
@@ -280,6 +280,6 @@ describe('GraphiQL', () => {
   it('runs its first tab', async () => {
     const [first] = graphiqlOptions().defaultTabs ?? []
     const data = await client(`${url}/graphql`).query<Record<string, unknown>>(first?.query ?? '')
-    expect(data).toMatchObject({ authorizePayment: { payment: { state: 'AUTHORIZED' } } })
+    expect(data).toMatchObject({ authorizePayment: { currentPayment: { state: 'AUTHORIZED' } } })
   })
 })
