@@ -27,6 +27,7 @@ import { DAYS_BY_DEFAULT, DAYS_MAX } from './recovery/reconcile/schedule.ts'
 import { StatementRefused } from './recovery/reconcile/statement-file.ts'
 import { databaseTrouble, startWhatIsMissing } from './stand-ins.ts'
 import type { Stop } from './stand-ins.ts'
+import { printable } from './terminal.ts'
 
 /**
  * `npm run reconcile`: compares the receipts with the bank, in the environment of the gateway and beside it, and says
@@ -84,7 +85,8 @@ async function main(): Promise<number> {
 /** All of a gateway but its server and its sweep. Its places at the bank are its own, so that they are few. */
 async function gatewayBeside(stops: Stop[]): Promise<Gateway> {
   const config = readConfig(process.env)
-  const places = await startWhatIsMissing({ ...config, simulator: { ...config.simulator, port: 0 } }, stops)
+  const beside = { ...config, simulator: { ...config.simulator, port: 0 } }
+  const places = await startWhatIsMissing(beside, stops, { joins: true })
   const log = await createLogger('silent', false)
   const sql = connect(places.databaseUrl, {
     connectionsMax: CONNECTIONS_MAX,
@@ -143,7 +145,7 @@ async function reconcileHere(gateway: Gateway, options: Options, signal: AbortSi
     0,
     SHOWN_MAX,
   )
-  process.stdout.write(report(run, shown, notMended ?? new Map<string, string>()))
+  process.stdout.write(printable(report(run, shown, notMended ?? new Map<string, string>())))
   if (run.finishedAt === null)
     process.stdout.write('\nTo go on where it was: npm run reconcile -- --resume\n')
   return notMended?.size === 0 ? 0 : code
@@ -214,7 +216,8 @@ async function mendAll(
 function progressOn(stream: NodeJS.WriteStream): { show(text: string): void; clear(): void } {
   let nextMs = 0
   return {
-    show: (text) => {
+    show: (said) => {
+      const text = printable(said)
       const nowMs = performance.now()
       if (nowMs < nextMs) return
       nextMs = nowMs + (stream.isTTY ? PROGRESS_TTY_MS : PROGRESS_MS)
@@ -235,9 +238,8 @@ main().then(
   (code) => process.exit(code),
   (error: unknown) => {
     const isOurs = error instanceof StartRefused || isOfParseArgs(error)
-    process.stderr.write(
-      `${isOurs ? (error as Error).message : error instanceof Error ? error.stack : String(error)}\n`,
-    )
+    const said = isOurs ? (error as Error).message : error instanceof Error ? error.stack : String(error)
+    process.stderr.write(`${printable(said ?? '')}\n`)
     process.exit(2)
   },
 )
