@@ -1,5 +1,4 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { execute, GraphQLError, subscribe } from 'graphql'
 import type { ExecutionResult } from 'graphql'
 import { createYoga, isAsyncIterable } from 'graphql-yoga'
@@ -27,6 +26,8 @@ import { quoteOnly } from './quoting.ts'
 import type { Quote } from './quoting.ts'
 import { nameRequest } from './request-name.ts'
 import type { Named } from './request-name.ts'
+import { traceOf, traceRequest } from './request-trace.ts'
+import type { Served } from './request-trace.ts'
 import { schema } from './schema.ts'
 
 const ELSEWHERE = 'Nothing is here. The API, and GraphiQL, are at /graphql.\n'
@@ -37,17 +38,18 @@ const ELSEWHERE = 'Nothing is here. The API, and GraphiQL, are at /graphql.\n'
  */
 export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigins }: ServerOptions) {
   const quote = quoteOnly(schema)
-  return createYoga<Asked & Named, Context>({
+  return createYoga<Asked & Named & Served, Context>({
     schema,
-    context: ({ who, request, requestId, trace }) => ({
+    context: ({ who, request, requestId, trace, served }) => ({
       gateway: logging(gateway, requestId),
-      // What a browser says of its trace decides nothing here.
-      trace: who.role === 'customer' ? ROOT_CONTEXT : trace,
+      trace: traceOf(who, trace),
+      served,
       request,
       ...who,
     }),
     plugins: [
       nameRequest,
+      traceRequest,
       besideApi(
         new Map<string, Page>([
           ['/metrics', metricsPage(gateway, whoAsks)],
