@@ -59,7 +59,11 @@ export function publishedKeys(url: string, log: Logger): PublishedKeys {
   }
 
   const areGood = () => Date.now() - fetchedMs < KEPT_MS
-  const isDue = () => asking === null && Date.now() - askedMs >= (isAway ? AGAIN_AFTER_MS : LOOK_EVERY_MS)
+  const isDue = () => {
+    const sinceMs = Date.now() - askedMs
+    // Below 0 the clock was set back.
+    return asking === null && (sinceMs < 0 || sinceMs >= (isAway ? AGAIN_AFTER_MS : LOOK_EVERY_MS))
+  }
 
   function lookIfDue(): void {
     if (isDue()) void look()

@@ -334,6 +334,18 @@ describe('the login that publishes its keys', () => {
     expect(await ask(await token())).toEqual(CUSTOMER)
   })
 
+  it('is asked again at once when the clock was set back', async () => {
+    const { publish, fetches, open } = await login()
+    const token = await publish({ kid: 'now' })
+    const { later } = clock()
+    later(HOUR_MS)
+    const { ask } = await open()
+    expect(await ask(await token())).toEqual(CUSTOMER)
+    later(0)
+    expect(await ask(await token())).toEqual(CUSTOMER)
+    await expect.poll(fetches).toBe(2)
+  })
+
   it('takes a key back: it is out with the next look, and nobody waits for that', async () => {
     const { publish, published, open } = await login()
     const [leaked, other] = [await publish({ kid: 'leaked' }), await publish({ kid: 'other' })]

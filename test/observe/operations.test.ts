@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parser } from '@prometheus-io/lezer-promql'
 import { parse as parseGraphql, validate } from 'graphql'
@@ -13,6 +14,7 @@ import { captured } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
 import { startTestGateway } from '../support/gateway.ts'
 import { scrape } from '../support/metrics.ts'
+import { temporaryFolder } from '../support/temporary.ts'
 
 /** The runbook and the alerts speak of numbers, queries and places that exist. */
 
@@ -234,6 +236,19 @@ describe('the dashboard', async () => {
       one.startsWith('.'),
     )
     expect(files.map((one) => one.split(':')[0])).toEqual(['./docs/alerts.yml', './docs/dashboard.json'])
+    if (promtool !== null) {
+      const folder = await temporaryFolder('prometheus-')
+      await writeFile(join(folder, 'alerts.yml'), alertsFile)
+      await writeFile(join(folder, 'prometheus.yml'), compose.configs['prometheus']?.content ?? '')
+      const { stdout, stderr, status } = spawnSync(
+        promtool,
+        ['check', 'config', join(folder, 'prometheus.yml')],
+        {
+          encoding: 'utf8',
+        },
+      )
+      expect([stdout + stderr, status]).toEqual([expect.stringContaining('SUCCESS'), 0])
+    }
     for (const { source } of [...(prometheus?.configs ?? []), ...(grafana?.configs ?? [])])
       expect(parseYaml(compose.configs[source]?.content ?? '', { strict: true })).toEqual(expect.any(Object))
   })
