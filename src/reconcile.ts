@@ -37,7 +37,8 @@ const USAGE = `npm run reconcile -- [options]
 
   by GET (the default): asks the bank for every id that the receipts of the last days have
     --days N           operations asked for in the last N days (${DAYS_BY_DEFAULT})
-  by statement: compares the bank's ledger, a CSV file with the columns type, id, reference_id, amount, status, time
+  by statement: compares the bank's ledger, a CSV file with the columns type, id, reference_id, amount, status, time,
+  or its own table, exported as docs/operations.md says
     --statement FILE
     --mend             do what is certain: enter ids that only the receipt lacks (the bank confirms them first)
   --resume             go on with the last run that was stopped, where it was
