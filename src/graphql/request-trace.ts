@@ -4,7 +4,7 @@ import { getOperationAST } from 'graphql'
 import type { ExecutionArgs } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import type { Who } from '../access/who.ts'
-import { failed, startSpan } from '../observe/span.ts'
+import { failed, startSpan, tracing } from '../observe/span.ts'
 import type { Asked } from './gate.ts'
 import { codeOf } from './public-errors.ts'
 import type { Named } from './request-name.ts'
@@ -13,7 +13,7 @@ import type { Named } from './request-name.ts'
  * A request in its trace: the HTTP exchange, below it the GraphQL operation, and below that its fields
  * (observed-fields.ts). The caller's `traceparent` counts once it is known who they are.
  */
-export type Served = { served: { startedMs: number; span: Span | null } }
+export type Served = { served?: { startedMs: number; span: Span | null } | undefined }
 
 /** What a browser says of its trace decides nothing here, nor does what somebody says who is not known. */
 export function traceOf(who: Who | undefined, callers: Trace): Trace {
@@ -24,11 +24,13 @@ const ROUTE = '/graphql'
 
 export const traceRequest: Plugin<Operation, Asked & Named & Served> = {
   onRequest({ url, serverContext }) {
-    if (url.pathname === ROUTE) serverContext.served = { startedMs: performance.now(), span: null }
+    // Without it a request spends nothing on its trace.
+    if (tracing.isOn && url.pathname === ROUTE)
+      serverContext.served = { startedMs: performance.now(), span: null }
   },
   onExecute({ args }) {
     const span = startOperation(args)
-    if (!span.isRecording()) return
+    if (span?.isRecording() !== true) return
     return {
       onExecuteDone: ({ result }) => {
         const [error] = 'errors' in result ? (result.errors ?? []) : []
@@ -41,7 +43,7 @@ export const traceRequest: Plugin<Operation, Asked & Named & Served> = {
   },
   onSubscribe({ args }) {
     const span = startOperation(args)
-    return { onSubscribeResult: () => span.end() }
+    return { onSubscribeResult: () => span?.end() }
   },
   onResponse({ request, response, serverContext }) {
     const { served, who } = serverContext as Partial<Asked & Served>
@@ -61,6 +63,7 @@ function startOperation(
 ) {
   const { contextValue: operation, document, operationName } = args
   const { served, request } = operation
+  if (served === undefined) return null
   const http = startHttp(request, operation.trace, served)
   served.span = http.span
   const asked = getOperationAST(document, operationName)
@@ -80,7 +83,7 @@ function startOperation(
 
 const NAME_MAX = 100
 
-function startHttp({ method, url }: Request, parent: Trace, { startedMs }: Served['served']) {
+function startHttp({ method, url }: Request, parent: Trace, { startedMs }: NonNullable<Served['served']>) {
   const known = METHODS.has(method) ? method : '_OTHER'
   return startSpan(`${METHODS.has(method) ? method : 'HTTP'} ${ROUTE}`, {
     kind: SpanKind.SERVER,

@@ -1,6 +1,7 @@
 import { context, diag, DiagLogLevel, propagation, trace } from '@opentelemetry/api'
 import type { BasicTracerProvider, SpanExporter, SpanProcessor } from '@opentelemetry/sdk-trace-base'
 import type { Logger } from 'pino'
+import { tracing } from './span.ts'
 import { VERSION } from './version.ts'
 
 /**
@@ -39,6 +40,7 @@ export async function install(spanProcessors: SpanProcessor[]): Promise<BasicTra
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
   propagation.setGlobalPropagator(new core.W3CTraceContextPropagator())
   trace.setGlobalTracerProvider(provider)
+  tracing.isOn = true
   return provider
 }
 
