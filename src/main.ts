@@ -25,6 +25,7 @@ import { startSweeper } from './recovery/sweep.ts'
 import { leaver } from './shutdown.ts'
 import { databaseTrouble, startWhatIsMissing } from './stand-ins.ts'
 import type { Stop } from './stand-ins.ts'
+import { printable } from './terminal.ts'
 import { welcome } from './welcome.ts'
 
 /**
@@ -44,17 +45,19 @@ async function main(): Promise<void> {
     const startedMs = performance.now()
     const places = await start(config, log, stops)
     if (!config.production)
-      process.stdout.write(welcome({ ...places, startedInMs: performance.now() - startedMs }))
+      process.stdout.write(printable(welcome({ ...places, startedInMs: performance.now() - startedMs })))
     log.info({ url: places.url, bank: places.bankUrl }, 'ready')
     reason = await stopped
     log.info({ reason }, 'stopping: nothing more is sent to the bank, what is there is settled')
   } catch (error) {
     if (!(error instanceof StartRefused)) throw error
-    process.stderr.write(`${error.message}\n`)
+    process.stderr.write(`${printable(error.message)}\n`)
     process.exitCode = 1
   } finally {
     for (const stop of stops.toReversed()) {
-      await stop(reason).catch((error: unknown) => process.stderr.write(`while stopping: ${String(error)}\n`))
+      await stop(reason).catch((error: unknown) =>
+        process.stderr.write(`while stopping: ${printable(String(error))}\n`),
+      )
     }
   }
 }
@@ -153,7 +156,8 @@ main().then(
   // An orphaned timer or socket must not keep a stopped gateway alive.
   () => process.exit(),
   (error: unknown) => {
-    process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+    const said = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    process.stderr.write(`${printable(said)}\n`)
     process.exit(1)
   },
 )

@@ -11,20 +11,24 @@ export type Stop = (reason: string) => Promise<unknown>
 
 /**
  * An embedded Postgres and the simulator stand in for what has no URL; production has refused to come here without. A
- * second program joins the server that the first one started; its own simulator works with the same books.
+ * second program (`joins`) joins the server that the first one started; its own simulator works with the same books,
+ * which must be there: the simulator is nobody's bank but that of the receipts beside it.
  */
 export async function startWhatIsMissing(
   config: Config,
   stops: Stop[],
+  { joins = false } = {},
 ): Promise<{ databaseUrl: string; bankUrl: string }> {
   let { databaseUrl, bankUrl } = config
   if (databaseUrl !== null && bankUrl !== null) return { databaseUrl, bankUrl }
+  if (joins && databaseUrl !== null) throw new StartRefused(NO_BANK)
   const server = await startEmbedded({ folder: join(config.dataFolder, 'postgres'), durable: true }).catch(
     (error: unknown) => {
       throw new StartRefused(error instanceof Error ? error.message : String(error))
     },
   )
   stops.push(() => server.stop())
+  if (joins && bankUrl === null && !(await server.hasDatabase('bank'))) throw new StartRefused(NO_BANK)
   if (databaseUrl === null) {
     await server.createDatabase('gateway')
     databaseUrl = server.url('gateway')
@@ -45,6 +49,9 @@ export async function startWhatIsMissing(
   }
   return { databaseUrl, bankUrl }
 }
+
+const NO_BANK =
+  'BANK_URL is not set, and the receipts are not those of a gateway that runs the simulated bank here: with which bank? Set BANK_URL as the gateway has it. Nothing was done.'
 
 /** In words of whoever set DATABASE_URL. Never the URL: it holds the password. */
 export function databaseTrouble(error: unknown): string {

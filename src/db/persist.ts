@@ -1,6 +1,6 @@
 import type { Gateway } from '../gateway.ts'
+import { inStep } from '../observe/database-span.ts'
 import { databaseRepeats, databaseSeconds, statementsInFlight } from '../observe/metrics.ts'
-import { inSpan } from '../observe/span.ts'
 import type { Ids } from '../observe/span.ts'
 
 /** What a statement is for, as logs, traces and numbers name it, and whom it concerns. */
@@ -18,7 +18,7 @@ export async function persist<T>(
   statement: () => PromiseLike<T>,
 ): Promise<T> {
   const over = databaseSeconds.startTimer({ step: name })
-  return await inSpan(name, ids, async () => {
+  return await inStep(name, ids, gateway.sql.options, async () => {
     for (let failures = 0; ;) {
       try {
         const result = await statement()

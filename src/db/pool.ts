@@ -1,5 +1,6 @@
 import { Semaphore, withTimeout } from 'async-mutex'
 import type { Sql } from 'postgres'
+import { inStatement } from '../observe/database-span.ts'
 import { isOfConnection } from './persist.ts'
 
 /**
@@ -77,11 +78,23 @@ export function guarded<Pool extends Sql<{ bigint: number }>>(
       keepParameters(made)
       const send = made.then.bind(made)
       let running: Promise<unknown> | undefined
-      const then: typeof made.then = (ok, failed) => (running ??= run(from, () => send())).then(ok, failed)
+      const ask = () =>
+        inStatement(
+          () => textOf(made),
+          from.options,
+          () => run(from, () => send()),
+        )
+      const then: typeof made.then = (ok, failed) => (running ??= ask()).then(ok, failed)
       // oxlint-disable-next-line unicorn/no-thenable -- a statement is one already
       return Object.assign(made, { then, catch: (failed: () => unknown) => then(undefined, failed) })
     },
   })
+}
+
+/** As it was written, with nothing where the parameters go. */
+function textOf(statement: object): string {
+  const { strings } = statement as { strings?: readonly string[] }
+  return (strings ?? []).join(' ')
 }
 
 /** It may have done what it was told. The code is the driver's own for a connection that broke. */

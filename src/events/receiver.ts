@@ -1,6 +1,8 @@
+import { SpanKind } from '@opentelemetry/api'
 import { Webhook } from 'standardwebhooks'
 import { Pool } from 'undici'
 import { connector } from '../http-connector.ts'
+import { failed, httpPeer, inSpan } from '../observe/span.ts'
 import { eventId, paymentId } from '../payment/ids.ts'
 import type { Claimed } from './deliveries.ts'
 
@@ -36,7 +38,8 @@ export function createReceiver(options: {
   secrets: readonly string[]
   timeoutMs?: number
 }): Receiver {
-  const { origin, pathname, search } = new URL(options.url)
+  const url = new URL(options.url)
+  const { origin, pathname, search } = url
   const signers = options.secrets.map((secret) => new Webhook(secret))
   const timeoutMs = options.timeoutMs ?? ATTEMPT_TIMEOUT_MS
   const pool = new Pool(origin, {
@@ -76,7 +79,27 @@ export function createReceiver(options: {
     }
   }
 
-  return { send, close: () => pool.close(), isWell: true }
+  const attributes = {
+    ...httpPeer('webhook-receiver', url),
+    'http.request.method': 'POST',
+    // Its path and query may hold a secret.
+    'url.full': `${origin}/…`,
+  }
+  const traced: Receiver['send'] = (delivery) =>
+    inSpan(
+      'POST',
+      { payment: paymentId(delivery.paymentId) },
+      async (span) => {
+        const outcome = await send(delivery)
+        const { httpStatus, error } = outcome
+        if (httpStatus !== null) span.setAttribute('http.response.status_code', httpStatus)
+        if (error !== null) failed(span, httpStatus === null ? error : String(httpStatus))
+        return outcome
+      },
+      { kind: SpanKind.CLIENT, attributes },
+    )
+
+  return { send: traced, close: () => pool.close(), isWell: true }
 }
 
 /** Seconds, or a date in one of the three forms of RFC 9110 (5.6.7), all in GMT; null when it is neither, or past. */

@@ -1,5 +1,4 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { execute, GraphQLError, subscribe } from 'graphql'
 import type { ExecutionResult } from 'graphql'
 import { createYoga, isAsyncIterable, processRegularResult } from 'graphql-yoga'
@@ -30,9 +29,11 @@ import type { Quote } from './quoting.ts'
 import { nameRequest } from './request-name.ts'
 import type { Named } from './request-name.ts'
 import { schemaPage } from './schema-page.ts'
+import { traceOf, traceRequest } from './request-trace.ts'
+import type { Served } from './request-trace.ts'
 import { schema } from './schema.ts'
 import { unending } from './unending.ts'
-import type { Served } from './unending.ts'
+import type { OnHttp } from './unending.ts'
 
 /**
  * The API over HTTP, without a port: main puts it on node:http, tests call its `fetch`. A request is known by its
@@ -40,12 +41,12 @@ import type { Served } from './unending.ts'
  */
 export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigins }: ServerOptions) {
   const quote = quoteOnly(schema)
-  return createYoga<Asked & Named & Served, Context>({
+  return createYoga<Asked & Named & Served & OnHttp, Context>({
     schema,
-    context: ({ who, request, requestId, trace }) => ({
+    context: ({ who, request, requestId, trace, served }) => ({
       gateway: logging(gateway, requestId),
-      // What a browser says of its trace decides nothing here.
-      trace: who.role === 'customer' ? ROOT_CONTEXT : trace,
+      trace: traceOf(who, trace),
+      served,
       request,
       ...who,
     }),
@@ -53,6 +54,7 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
       nameRequest,
       answerHeaders,
       contentTypeInAnyCase,
+      traceRequest,
       besideApi(
         new Map<string, Page>([
           ['/metrics', metricsPage(gateway, whoAsks)],
@@ -115,7 +117,7 @@ function logging(gateway: Gateway, request: string): Gateway {
 }
 
 /** Nothing that a client sent may come back in an error, or go into the log. */
-function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context & Served, Asked> {
+function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context & OnHttp, Asked> {
   const inOurWords = (
     result: ExecutionResult,
     role: Role | undefined,

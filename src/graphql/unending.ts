@@ -3,7 +3,7 @@ import type { ServerResponse } from 'node:http'
 import type { ExecutionResult } from 'graphql'
 
 /** Node's answer, where there is one: a test that asks `fetch` has none. */
-export type Served = { res?: ServerResponse }
+export type OnHttp = { res?: ServerResponse }
 
 /**
  * Live updates are never over: a stream that ends has left something untold, whether this process stops, its key or token

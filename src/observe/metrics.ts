@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { VERSION } from './version.ts'
 
 /**
  * What this process counts while it works, for Prometheus. One registry for the process, since a process is what is
@@ -7,6 +8,13 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
  */
 export const registry = new Registry()
 const registers = [registry]
+
+new Gauge({
+  name: 'gateway_build_info',
+  help: 'Always 1; its labels say which release runs, on which Node.',
+  labelNames: ['version', 'node'],
+  registers,
+}).set({ version: VERSION, node: process.versions.node }, 1)
 
 export const answers = new Counter({
   name: 'gateway_answers_total',
@@ -81,6 +89,11 @@ export const bankSeconds = new Histogram({
   registers,
 })
 
+// What the alerts read is there before it happens: what appears with its first count has not grown.
+for (const endpoint of ['authorizations', 'captures', 'voids', 'refunds'])
+  for (const conclusion of ['done', 'declined', 'notDone', 'ambiguous'])
+    bankSeconds.zero({ endpoint: `POST /api/v1/${endpoint}`, purpose: 'SEND', conclusion })
+
 export const bankRefusals = new Counter({
   name: 'gateway_bank_refusals_total',
   help: 'Work that was not let through to the bank: its circuit is open, or all places and the queue are taken.',
@@ -96,6 +109,8 @@ export const databaseSeconds = new Histogram({
   buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30],
   registers,
 })
+
+for (const step of ['claim', 'claim again', 'settle']) databaseSeconds.zero({ step })
 
 export const databaseRepeats = new Counter({
   name: 'gateway_database_repeats_total',

@@ -209,7 +209,7 @@ describe('GraphiQL', async () => {
     operations.filter(({ operation }) => wanted(operation))
 
   it('gives operators no tab that takes a payment', () => {
-    expect(tabs).toHaveLength(11)
+    expect(tabs).toHaveLength(7)
     expect(named((operation) => operation === 'mutation').map(({ name }) => name)).toEqual([
       'RerunRecovery',
       'EnterBankReference',
