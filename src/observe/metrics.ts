@@ -141,6 +141,8 @@ export const logLines = new Counter({
 })
 for (const level of ['warn', 'error', 'fatal']) logLines.inc({ level }, 0)
 
+for (const risk of COMMIT_RISKS) commitsAtRisk.set({ risk }, 0)
+
 /** Memory, CPU, garbage collection and the lag of the event loop; once in a process. */
 export function watchProcess(): void {
   collectDefaultMetrics({ register: registry })
