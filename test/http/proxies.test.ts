@@ -214,9 +214,12 @@ describe('behind an nginx that was told nothing', { timeout: 120_000 }, () => {
     )
     await run(['nginx', ['-c', file, '-e', 'stderr', '-g', 'daemon off;']], port)
     const document = `subscription { paymentUpdated(by: { paymentId: "${id}" }) { state } }`
-    const stream = await subscribe<object>(`http://127.0.0.1:${port}/graphql`, document)
-    onTestFinished(() => stream.close())
-    const told = await Promise.race([stream.next(), pause(20_000, 'nothing')])
+    const first = async () => {
+      const stream = await subscribe<object>(`http://127.0.0.1:${port}/graphql`, document)
+      onTestFinished(() => stream.close())
+      return await stream.next()
+    }
+    const told = await Promise.race([first(), pause(20_000, 'nothing')])
     expect(told).toEqual({ data: { paymentUpdated: { state: 'AUTHORIZED' } } })
   })
 })
