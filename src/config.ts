@@ -6,6 +6,7 @@ import type { RateLimits } from './access/rate-limit.ts'
 import type { OperationSettings } from './gateway.ts'
 import {
   baseUrl,
+  databaseUrl,
   httpUrl,
   list,
   milliseconds,
@@ -13,7 +14,6 @@ import {
   origin,
   port,
   positive,
-  url,
   webhookSecret,
   whole,
 } from './setting-rules.ts'
@@ -67,12 +67,7 @@ const environment = z.object({
     .default('development'),
   HOST: z.string().default('127.0.0.1'),
   PORT: port(4000),
-  DATABASE_URL: url(['postgres:', 'postgresql:'])
-    .refine((text) => !URL.canParse(text) || !new URL(text).hostname.includes(','), {
-      error: 'must name one host: put a proxy or a DNS name in front of several',
-    })
-    .nullable()
-    .default(null),
+  DATABASE_URL: databaseUrl.nullable().default(null),
   // A payment holds no connection while the bank thinks: ten carry thousands in flight.
   DATABASE_CONNECTIONS_MAX: positive(10),
   DATABASE_STATEMENT_TIMEOUT_MS: milliseconds(5_000),

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { readAddress } from './db/address.ts'
 
 /** What a setting must be, and the words that whoever set it is told. */
 
@@ -17,10 +18,17 @@ export const positive = (fallback: number) => whole(fallback, 1)
 const TIMER_MAX_MS = 2 ** 31 - 1
 export const milliseconds = (fallback: number) => whole(fallback, 1, TIMER_MAX_MS)
 export const port = (fallback: number) => whole(fallback, 0, 65_535)
-export const url = (protocols: string[]) =>
+const url = (protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
     error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
   })
+export const databaseUrl = z.string().superRefine((text, context) => {
+  try {
+    readAddress(text)
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: error instanceof Error ? error.message : String(error) })
+  }
+})
 /** Who would read a user and a password out of it? They would be dropped in silence. */
 export const httpUrl = url(['http:', 'https:']).refine(
   (text) => !URL.canParse(text) || (new URL(text).username === '' && new URL(text).password === ''),

@@ -1,7 +1,10 @@
-import { Socket } from 'node:net'
 import postgres from 'postgres'
 import type { Sql } from 'postgres'
+import { readAddress } from './address.ts'
+import { ConnectionFailed } from './dial.ts'
+import { openPool } from './driver.ts'
 import { guarded } from './pool.ts'
+import { createPrimary } from './primary.ts'
 
 /** The pool of connections to the receipts. */
 export type Database = Sql<{ bigint: number }>
@@ -11,13 +14,22 @@ export function connect(
   url: string,
   options: { connectionsMax: number; statementTimeoutMs: number },
 ): Database {
-  const { onAnswer, ...attempts } = pacedAttempts(options.connectionsMax)
+  const address = readAddress(url)
+  const isOfSeveral = address.hosts.length > 1
+  const primary = createPrimary(address)
+  const { onAnswer, mayConnect } = pacedAttempts(options.connectionsMax)
+  const connectSocket = async () => {
+    if (!mayConnect())
+      throw new ConnectionFailed('CONNECTION_CLOSED', 'the database answers nothing at the moment')
+    return await primary.connect()
+  }
   const open = (how: object): Database =>
-    postgres(url, {
+    openPool(address, connectSocket, {
       ...how,
-      ...attempts,
+      // One that has come back as a standby since it was asked.
+      ...(isOfSeveral && { target_session_attrs: 'primary' }),
       max: options.connectionsMax,
-      connect_timeout: CONNECT_TIMEOUT_S,
+      connect_timeout: address.connectTimeoutMs / 1_000,
       idle_timeout: IDLE_TIMEOUT_S,
       // Its look-up of array types is awaited by nobody: a server that dies under it would end this process.
       fetch_types: false,
@@ -25,7 +37,8 @@ export function connect(
       transform: { column: { from: postgres.toCamel } },
       types: { bigint: { to: 20, from: [20], serialize: String, parse: Number }, ...ARRAYS },
       connection: {
-        application_name: 'ficmart-gateway',
+        application_name: address.applicationName,
+        options: address.options,
         TimeZone: 'UTC',
         // Whatever this database's own are: a claim that is forgotten after it was sent is a second hold, and each
         // statement of a function is to see what the locks' last holder committed.
@@ -43,18 +56,17 @@ export function connect(
     // The server gives up first.
     answerMs: options.statementTimeoutMs + 1_000,
     onAnswer,
+    ...(isOfSeveral && { onBroken: primary.doubt, onSlow: primary.look }),
   }
   return guarded({ statements, besides }, limits)
 }
 
-const CONNECT_TIMEOUT_S = 5
 const RECONNECT_S = 0.5
 /** Shorter than what firewalls and proxies commonly drop silently. */
 const IDLE_TIMEOUT_S = 60
 /**
  * No statement is sent after another that is not answered yet. Where the driver does that and the connection dies, it
- * loses statements and, with them, the connection's place in the pool for good. (Its types know neither this option nor
- * `socket`.)
+ * loses statements and, with them, the connection's place in the pool for good.
  */
 export const ONE_AT_A_TIME = { max_pipeline: 0 }
 
@@ -73,21 +85,10 @@ function pacedAttempts(atOnce: number) {
     lastMs = nowMs
     return true
   }
-  return {
-    onAnswer: () => void (left = atOnce),
-    /** One that is not connected fails at the driver's first word (ERR_SOCKET_CLOSED). */
-    socket: ({ host: [host = ''], port: [port = 0], path }: Place) => {
-      // TLS checks the server's certificate by this name.
-      const socket = Object.assign(new Socket(), { host })
-      if (mayConnect()) socket.connect(path === false ? { host, port } : { path })
-      return socket
-    },
-  }
+  return { onAnswer: () => void (left = atOnce), mayConnect }
 }
 
 const ATTEMPT_EVERY_MS = 100
-/** As the driver reads it from the URL. config.ts lets only one host come here. */
-type Place = { host: string[]; port: number[]; path: string | false }
 
 /** uuid[] and text[] as parameters. Every element is quoted, so that no text can end the array. */
 const arrayParameter = (oid: number) => ({

@@ -1,5 +1,6 @@
 import { Semaphore, withTimeout } from 'async-mutex'
 import type { Sql } from 'postgres'
+import { isOfConnection } from './persist.ts'
 
 /**
  * postgres.js with what it lacks on a bad day. Each statement waits for a connection of its own, but not for ever;
@@ -9,7 +10,13 @@ import type { Sql } from 'postgres'
  */
 export function guarded<Pool extends Sql<{ bigint: number }>>(
   open: { statements: () => Pool; besides: () => Pool },
-  limits: { connections: number; answerMs: number; onAnswer: () => void },
+  limits: {
+    connections: number
+    answerMs: number
+    onAnswer: () => void
+    onBroken?: () => void
+    onSlow?: () => void
+  },
 ): Pool {
   let pool = open.statements()
   /** For LISTEN, which must outlive a pool, and for `begin`, which only tests use: it is not safe (TRADEOFFS.md). */
@@ -30,6 +37,7 @@ export function guarded<Pool extends Sql<{ bigint: number }>>(
   async function run<Rows>(from: Pool, send: () => Promise<Rows>): Promise<Rows> {
     const [, release] = await places.acquire()
     let timer: NodeJS.Timeout | undefined
+    const slow = limits.onSlow && setInterval(limits.onSlow, SLOW_MS)
     try {
       const silence = new Promise<never>((_, reject) => {
         timer = setTimeout(() => {
@@ -42,9 +50,11 @@ export function guarded<Pool extends Sql<{ bigint: number }>>(
       return rows
     } catch (error) {
       if (Object(error).code === READ_ONLY) renew(from)
+      if (isOfConnection(error)) limits.onBroken?.()
       throw error
     } finally {
       clearTimeout(timer)
+      clearInterval(slow)
       release()
     }
   }
@@ -84,6 +94,7 @@ export class DatabaseSilent extends Error {
 const BUSY = 'every connection to the database was busy'
 /** As long as a statement may take: then something is amiss that waiting does not mend. */
 const PLACE_MS = 5_000
+const SLOW_MS = 1_000
 const RENEWED_LEAST_MS = 1_000
 const LAST_WORDS_S = 1
 const READ_ONLY = '25006'

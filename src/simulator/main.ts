@@ -1,6 +1,8 @@
-import postgres from 'postgres'
 import { readConfig, StartRefused } from '../config.ts'
+import { readAddress } from '../db/address.ts'
+import { openPool } from '../db/driver.ts'
 import { startEmbedded } from '../db/embedded.ts'
+import { createPrimary } from '../db/primary.ts'
 import { stopRequested } from '../process.ts'
 import { startSimulator } from './simulator.ts'
 
@@ -51,9 +53,11 @@ async function database(
     await server.createDatabase('bank')
     return { databaseUrl: server.url('bank'), stop: () => server.stop() }
   }
-  const name = new URL(url).pathname.slice(1)
-  const admin = postgres(Object.assign(new URL(url), { pathname: '/postgres' }).href, {
+  const address = readAddress(url)
+  const { database: name } = address
+  const admin = openPool({ ...address, database: 'postgres' }, createPrimary(address).connect, {
     max: 1,
+    fetch_types: false,
     onnotice: () => {},
   })
   try {

@@ -2,9 +2,11 @@ import { setMaxListeners } from 'node:events'
 import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import postgres from 'postgres'
 import type { Sql } from 'postgres'
+import { readAddress } from '../db/address.ts'
 import { ONE_AT_A_TIME } from '../db/connection.ts'
+import { openPool } from '../db/driver.ts'
+import { createPrimary } from '../db/primary.ts'
 import type { Answer } from './answers.ts'
 import { answerCall } from './call.ts'
 import type { Call } from './call.ts'
@@ -80,7 +82,8 @@ export async function startSimulator(options: {
   receivedMax?: number
 }): Promise<Simulator> {
   const { random = Math.random, receivedMax = RECEIVED_MAX } = options
-  const sql = postgres(options.databaseUrl, {
+  const address = readAddress(options.databaseUrl)
+  const sql = openPool(address, createPrimary(address).connect, {
     max: CONNECTIONS_MAX,
     ...ONE_AT_A_TIME,
     connect_timeout: 5,
