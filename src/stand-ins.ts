@@ -62,8 +62,13 @@ function whatIsWrong(error: unknown): string {
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
       return 'The host of DATABASE_URL is not known.'
-    case '28P01':
+    case '25006':
+      return 'The database takes no writes: it is a standby, or default_transaction_read_only is on.'
     case '28000':
+      if (/no encryption|SSL off/.test(String(message)))
+        return 'The server takes only connections with TLS: DATABASE_URL needs sslmode=require or verify-full.'
+      return `Postgres does not let the gateway in: ${String(message)}.`
+    case '28P01':
       return 'Postgres refuses the user or the password of DATABASE_URL.'
     case '3D000':
       return 'The database that DATABASE_URL names does not exist.'

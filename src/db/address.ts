@@ -167,7 +167,7 @@ function readHosts({ host, hostaddr, port }: Parameters): [Host, ...Host[]] {
 }
 
 /** A server on this machine is asked for it when the URL says so. */
-const isNear = ({ at }: Host) => 'path' in at || /^(localhost|127\.[\d.]+|::1)$/i.test(at.host)
+const isNear = ({ name }: Host) => /^(localhost|127\.[\d.]+|::1)$/i.test(name)
 
 function readTls(p: Parameters, hosts: readonly Host[]): Tls | null {
   const mode =
