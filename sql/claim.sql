@@ -3,7 +3,14 @@
 -- send. Each statement in here sees what the locks' last holder committed (VOLATILE, READ COMMITTED), which one
 -- plain statement would not. All or nothing by the server, in one round trip.
 --
--- items: [{ kind, client, idempotencyKey, input, operationId, token, paymentId, move: { from, to }, leaseMs, maySend }]
+-- What the bank decides for certain is left to it: no clock of ours refuses a capture. Where commits were lost (history.sql)
+-- the bank may know the request already: an authorize is claimed as a PROBE then, and a payment that is not found may yet
+-- come back.
+--
+-- items: [{ kind, client, idempotencyKey, input, operationId, token, paymentId, move: { from, to }, leaseMs, maySend,
+--           cardIsPast, wasSent, history (history.sql) }]
+--   cardIsPast: by the caller's clock; it is refused when two clocks say so.
+--   wasSent: it was claimed before, and sent, and that claim is gone.
 -- answer, per item in the given order:
 --   KEY_REUSED    the key was used with another input (`operation` is the first one)
 --   RESOLVED      answered already, or refused here and now (attempt 0): `operation` holds the final answer
@@ -13,7 +20,7 @@
 --   IN_REVIEW     only an operator can settle it
 --   BUSY          another operation, `operation`, must end first; the payment's authorize, where an expired hold is
 --                 still to be released
---   NOT_ADMITTED  it would have been claimed, but maySend is false: nothing is written
+--   NOT_ADMITTED  it would have been claimed, but maySend is false, or its payment may have been lost: nothing is written
 create or replace function claim(items jsonb, at_time timestamptz default null)
 returns table (item int, answer text, operation jsonb, payment jsonb, transition jsonb)
 language plpgsql
@@ -21,6 +28,7 @@ language plpgsql
 set plan_cache_mode = force_generic_plan as $$
 declare
   moment timestamptz;
+  lost boolean;
   request jsonb;
   wanted jsonb;
   op operations;
@@ -29,9 +37,8 @@ declare
   held record;
   refusal text;
   detail jsonb;
-  created transitions;
   -- Written at the end, all in one statement for each table: the checks and indexes of a table cost as much to make
-  -- ready as a row. Two items that collide break a unique index there, and are said again one by one.
+  -- ready as a row.
   new_payments payments[] := '{}';
   new_operations operations[] := '{}';
   new_transitions transitions[] := '{}';
@@ -44,6 +51,7 @@ begin
                 else 'payment:' || (r ->> 'paymentId') end
     from jsonb_array_elements(items) as r));
   moment := coalesce(at_time, clock_timestamp());
+  lost := is_history_lost(items #> '{0,history}', moment);
 
   for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
     wanted := request -> 'input';
@@ -74,8 +82,9 @@ begin
 
     if request ->> 'kind' = 'AUTHORIZE' then
       -- A card is good to the last day of its month anywhere on earth: a day's grace.
-      if moment >= make_timestamptz((wanted ->> 'cardExpiryYear')::int, (wanted ->> 'cardExpiryMonth')::int, 1, 0, 0, 0, 'UTC')
-                   + interval '1 month' + interval '1 day' then
+      if coalesce((request ->> 'cardIsPast')::boolean, true)
+         and moment >= make_timestamptz((wanted ->> 'cardExpiryYear')::int, (wanted ->> 'cardExpiryMonth')::int, 1, 0, 0, 0, 'UTC')
+                       + interval '1 month' + interval '1 day' then
         refusal := 'CARD_EXPIRED';
       elsif not (wanted ->> 'allowAnotherForOrder')::boolean then
         -- One that is past PENDING first: it refuses for good, unless it is about to end; a PENDING one may yet fail.
@@ -88,39 +97,43 @@ begin
         if found then
           pay := held.pay;
           blocker := held.under_way;
-          if pay.state = 'AUTHORIZED' and pay.authorization_expires_at <= moment then
-            if blocker.id is null then
-              select * into blocker from operations o
-              where o.payment_id = pay.id and o.kind = 'AUTHORIZE' and o.status = 'SUCCEEDED';
-            end if;
-          elsif blocker.id is null or blocker.kind = 'CAPTURE' then
-            blocker := null;
-            refusal := 'ORDER_ALREADY_HAS_PAYMENT';
+        else
+          -- One of this very batch.
+          select * into pay from unnest(new_payments) as p where p.order_id = wanted ->> 'orderId' and p.state = 'PENDING' limit 1;
+          select * into blocker from unnest(new_operations) as o where o.payment_id = pay.id;
+        end if;
+        if pay.state = 'AUTHORIZED' and pay.authorization_expires_at <= moment then
+          if blocker.id is null then
+            select * into blocker from operations o
+            where o.payment_id = pay.id and o.kind = 'AUTHORIZE' and o.status = 'SUCCEEDED';
           end if;
+        elsif pay.id is not null and (blocker.id is null or blocker.kind = 'CAPTURE') then
+          blocker := null;
+          refusal := 'ORDER_ALREADY_HAS_PAYMENT';
         end if;
       end if;
     else
       select * into pay from payments p where p.id = (request ->> 'paymentId')::uuid;
-      if not found then
+      if pay.id is null then
         refusal := 'PAYMENT_NOT_FOUND';
       elsif (wanted ->> 'expectedAmountCents')::bigint <> pay.amount_cents then
         refusal := 'AMOUNT_MISMATCH';
         detail := jsonb_build_object('expectedAmountCents', wanted -> 'expectedAmountCents',
                                      'actualAmountCents', pay.amount_cents);
       elsif request ->> 'kind' = 'RELEASE' then
-        -- Whatever says that it is a stray one: what a payment counts on is not voided.
-        perform from stray_holds s where s.authorization_id = wanted ->> 'authorizationId' and s.payment_id = pay.id
-          and not exists (select from payments p where p.authorization_id = s.authorization_id);
+        -- Whatever says that it is a stray one: what a payment counts on is not voided, nor what its authorize may yet find.
+        perform from authorizations a join operations o on o.id = a.operation_id
+        where a.authorization_id = wanted ->> 'authorizationId' and a.payment_id = pay.id and a.role = 'STRAY'
+          and o.status <> 'UNRESOLVED';
         if not found then
           refusal := 'PAYMENT_NOT_FOUND';
         end if;
       else
         select * into blocker from operations o
         where o.payment_id = pay.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE';
-        if found then
+        if blocker.id is not null then
           null;
-        elsif request ->> 'kind' = 'CAPTURE'
-              and (pay.state = 'EXPIRED' or pay.state = 'AUTHORIZED' and pay.authorization_expires_at <= moment) then
+        elsif request ->> 'kind' = 'CAPTURE' and pay.state = 'EXPIRED' then
           refusal := 'AUTHORIZATION_EXPIRED';
         elsif pay.state <> request #>> '{move,from}'
               or request ->> 'kind' = 'EXPIRE' and pay.authorization_expires_at > moment then
@@ -139,7 +152,7 @@ begin
       return next;
       continue;
     end if;
-    if refusal is null and not (request ->> 'maySend')::boolean then
+    if refusal is null and not (request ->> 'maySend')::boolean or refusal = 'PAYMENT_NOT_FOUND' and lost then
       answer := 'NOT_ADMITTED';
       operation := null;
       payment := case when pay.id is not null then to_jsonb(pay) end;
@@ -166,37 +179,23 @@ begin
       op.status := 'UNRESOLVED';
       op.attempt := 1;
       op.attempt_token := (request ->> 'token')::uuid;
-      op.attempt_purpose := 'SEND';
-      op.sent_at := moment;
+      op.attempt_purpose := case when lost and op.kind = 'AUTHORIZE' and not coalesce((request ->> 'wasSent')::boolean, false)
+                                 then 'PROBE' else 'SEND' end;
+      op.sent_at := case when op.attempt_purpose = 'SEND' then moment end;
       op.leased_until := moment + (request ->> 'leaseMs')::int * interval '1 millisecond';
-      if op.kind = 'AUTHORIZE' then
-        pay := null;
-        pay.id := (request ->> 'paymentId')::uuid;
-        pay.order_id := wanted ->> 'orderId';
-        pay.customer_id := wanted ->> 'customerId';
-        pay.amount_cents := (wanted ->> 'amountCents')::bigint;
-        pay.currency := 'USD';
-        pay.card_brand := wanted ->> 'cardBrand';
-        pay.card_last4 := wanted ->> 'cardLast4';
-        pay.card_expiry_month := (wanted ->> 'cardExpiryMonth')::smallint;
-        pay.card_expiry_year := (wanted ->> 'cardExpiryYear')::smallint;
-        pay.allow_another_for_order := (wanted ->> 'allowAnotherForOrder')::boolean;
-        pay.state := 'PENDING';
-        pay.version := 1;
-        pay.created_at := moment;
-        pay.updated_at := moment;
-        new_payments := array_append(new_payments, pay);
-
-        created := null;
-        created.payment_id := pay.id;
-        created.version := 1;
-        created.to_state := 'PENDING';
-        created.at := moment;
-        created.operation_id := op.id;
-        created.cause := 'AUTHORIZE';
-        created.actor := op.client;
-        new_transitions := array_append(new_transitions, created);
+    end if;
+    if op.kind = 'AUTHORIZE' and coalesce(refusal, '') <> 'ORDER_ALREADY_HAS_PAYMENT' then
+      pay := new_payment(request, moment);
+      new_transitions := array_append(new_transitions, transition_to(pay, null, op, moment));
+      if refusal is not null then
+        -- Declined as if by the bank: the receipt is the same.
+        pay.state := 'DECLINED';
+        pay.version := 2;
+        op.transition_version := 2;
+        new_transitions := array_append(new_transitions, transition_to(pay, 'PENDING', op, moment));
+        transition := to_jsonb(new_transitions[cardinality(new_transitions)]);
       end if;
+      new_payments := array_append(new_payments, pay);
     end if;
     op.payment_id := pay.id;
     new_operations := array_append(new_operations, op);
@@ -209,5 +208,48 @@ begin
     insert into payments select * from unnest(new_payments);
     insert into transitions select * from unnest(new_transitions);
     insert into operations select * from unnest(new_operations);
+    if lost then
+      insert into payment_successors select right(p.id::text, 12), p.id from unnest(new_payments) as p on conflict do nothing;
+    end if;
   end if;
+end $$;
+
+-- The receipt that an authorize begins with.
+create or replace function new_payment(request jsonb, moment timestamptz) returns payments language plpgsql as $$
+declare
+  wanted jsonb := request -> 'input';
+  pay payments;
+begin
+  pay.id := (request ->> 'paymentId')::uuid;
+  pay.order_id := wanted ->> 'orderId';
+  pay.customer_id := wanted ->> 'customerId';
+  pay.amount_cents := (wanted ->> 'amountCents')::bigint;
+  pay.currency := 'USD';
+  pay.card_brand := wanted ->> 'cardBrand';
+  pay.card_last4 := wanted ->> 'cardLast4';
+  pay.card_expiry_month := (wanted ->> 'cardExpiryMonth')::smallint;
+  pay.card_expiry_year := (wanted ->> 'cardExpiryYear')::smallint;
+  pay.allow_another_for_order := (wanted ->> 'allowAnotherForOrder')::boolean;
+  pay.state := 'PENDING';
+  pay.version := 1;
+  pay.created_at := moment;
+  pay.updated_at := moment;
+  return pay;
+end $$;
+
+-- The line of history for the state that `pay` has now.
+create or replace function transition_to(pay payments, from_state text, op operations, moment timestamptz)
+returns transitions language plpgsql as $$
+declare
+  moved transitions;
+begin
+  moved.payment_id := pay.id;
+  moved.version := pay.version;
+  moved.from_state := from_state;
+  moved.to_state := pay.state;
+  moved.at := moment;
+  moved.operation_id := op.id;
+  moved.cause := op.kind;
+  moved.actor := op.client;
+  return moved;
 end $$;

@@ -13,25 +13,24 @@ create or replace function wait_briefly(items jsonb) returns void language sql a
   select set_config('lock_timeout', '200ms', true) where jsonb_array_length(items) > 1
 $$;
 
--- Those of operations that have a payment; an authorize frees or takes its order as well, and the hold that the bank
--- gave: it is one payment's or a stray one, in two tables, whose unique indexes do not see each other.
+-- Those of operations that have a payment; an authorize frees or takes its order as well.
 create or replace function lock_payments(items jsonb) returns void language sql as $$
   select wait_briefly(items);
   select lock_all(array(
     select 'payment:' || (r ->> 'paymentId') from jsonb_array_elements(items) as r
     union all
-    select unnest(array['order:' || (r ->> 'orderId'),
-                        'hold:' || coalesce(r #>> '{conclusion,bankId}', r #>> '{conclusion,review,evidence,bankId}')])
-    from jsonb_array_elements(items) as r where r ->> 'orderId' is not null))
+    select 'order:' || (r ->> 'orderId') from jsonb_array_elements(items) as r where r ->> 'orderId' is not null))
 $$;
 
--- The exchanges with the bank that the items report. A statement that is repeated reports the same ones again.
+-- The exchanges with the bank that the items report. A statement that is repeated reports the same ones again. Those of
+-- an operation that is gone are reported once more when it is back.
 create or replace function record_calls(items jsonb) returns void language sql as $$
   insert into bank_calls (id, operation_id, attempt, purpose, endpoint, started_at, duration_ms, http_status,
                           error_code, replayed, conclusion)
-  select c.id, (r ->> 'operationId')::uuid, c.attempt, c.purpose, c.endpoint, c."startedAt", c."durationMs",
+  select c.id, o.id, c.attempt, c.purpose, c.endpoint, c."startedAt", c."durationMs",
          c."httpStatus", c."errorCode", c.replayed, c.conclusion
-  from jsonb_array_elements(items) as r, jsonb_to_recordset(r -> 'calls') as c (
+  from jsonb_array_elements(items) as r join operations o on o.id = (r ->> 'operationId')::uuid,
+    jsonb_to_recordset(r -> 'calls') as c (
     id uuid, attempt int, purpose text, endpoint text, "startedAt" timestamptz, "durationMs" int,
     "httpStatus" int, "errorCode" text, replayed boolean, conclusion text)
   on conflict (id) do nothing

@@ -1,27 +1,24 @@
 -- What came of an exchange with the bank, written whole or not at all.
 --
--- A FACT (the bank has done it) is accepted from any attempt while the operation is unresolved, whoever brings it.
--- A VERDICT (it did not happen) needs the current claim, or, of what is in review, an operator's word. LEAVE says that
--- this run ends without knowing; REVIEW that only an operator can settle it. An authorization that comes when its
--- operation was resolved without it is a stray hold. An authorization that is another payment's, or its stray hold,
--- breaks a unique index or is as good as that: the caller sends it to review. An id that comes late, after "done, id
--- unknown", is kept.
+-- FACT: the bank has done it. It is accepted from any attempt while the operation is unresolved, whoever brings it; an id
+-- that comes later is kept; an authorization that its operation does not wait for is a stray hold.
+-- VERDICT: it did not happen. It needs the current claim, or, of what is in review, an operator's word.
+-- LEAVE: not known yet. The bank is asked again (ask_again_at), or, with a `review`, only when an operator says so.
 --
--- What is resolved without the bank's word is looked at again late: `lateLooksMs` after its send, while the bank
--- remembers (`replayWindowMs`); LEAVE of a late look asks again `retryInMs` later, or, null, at the next of those times.
--- An operator's word (`audit`) that settles something leaves a line, and ends the review unless another operation
--- waits for one. A hold that is known as evidence only, of an authorize that is resolved, is a stray one.
+-- Each may carry a `review`: { reason, evidence }. What the bank has done (`bankId`) is kept as evidence whoever brings
+-- it, a doubt only from the current claim. An operator's word (`audit`) that settles something ends the review and leaves
+-- a line, and so does a fact that refutes all doubts of it, unless another operation waits for a word of its own.
+-- An authorization is one payment's, or one stray hold: a second one breaks the primary key of `authorizations`, and the
+-- caller sends it to review.
 --
 -- items: [{ operationId, paymentId, orderId | null, token, calls, ambiguous, leaseMs, move: { from, to }, conclusion,
---           lateLooksMs, replayWindowMs, audit | null }]
+--           retryInMs, replayWindowMs, audit | null }]
 -- ambiguous: of the exchange that just ended; earlier ones were written when the next was claimed.
 -- conclusion: { is: 'FACT', bankId | null, bankAt | null, expiresAt | null }
 --           | { is: 'VERDICT', code, to: payment state | null, orphan: boolean }
---           | { is: 'LEAVE', retryInMs }
---           | { is: 'REVIEW', isFact, orphan }: that the bank did something else is a fact; anything else needs the
---             current claim. orphan: there may be a hold at the bank
---   each may carry review: { reason, evidence }.
--- answer: SETTLED (now or before), STRAY, LEFT, or TAKEN (another holds the claim that a verdict needs).
+--           | { is: 'LEAVE' }
+-- answer: SETTLED (now or before), STRAY, LEFT, TAKEN (another holds the claim that a verdict needs), or GONE (there is
+--   no such operation: its claim was lost, and nothing was written).
 create or replace function settle(items jsonb, at_time timestamptz default null)
 returns table (item int, answer text, operation jsonb, payment jsonb, transition jsonb)
 language plpgsql
@@ -32,18 +29,16 @@ declare
   moment timestamptz;
   request jsonb;
   conclusion jsonb;
+  bank_id text;
   review jsonb;
   audit jsonb;
   op operations;
   pay payments;
   op_before operations;
   pay_before payments;
-  stray stray_holds;
   moved transitions;
   to_state text;
   is_ours boolean;
-  is_open boolean;
-  forgotten timestamptz;
   -- Written at the end, all in one statement for each table: the checks and indexes of a table cost as much to make
   -- ready as a row.
   operations_after operations[] := '{}';
@@ -57,92 +52,65 @@ begin
 
   for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
     conclusion := request -> 'conclusion';
+    bank_id := conclusion ->> 'bankId';
     review := nullif(conclusion -> 'review', 'null');
     audit := nullif(request -> 'audit', 'null');
     to_state := null;
     select * into op from operations o where o.id = (request ->> 'operationId')::uuid;
     select * into pay from payments p where p.id = op.payment_id;
+    if op.id is null then
+      answer := 'GONE';
+      operation := null;
+      payment := null;
+      transition := null;
+      return next;
+      continue;
+    end if;
     op_before := op;
     pay_before := pay;
     -- What waits for an operator's word is nobody's.
     is_ours := op.status = 'UNRESOLVED' and (
       op.attempt_token = (request ->> 'token')::uuid or audit is not null and op.leased_until is null);
 
-    if conclusion ->> 'is' = 'FACT' then
-      if op.status = 'UNRESOLVED' then
-        if op.kind = 'RELEASE' then
-          update stray_holds s set released_at = moment
-          where s.authorization_id = op.input ->> 'authorizationId' returning * into stray;
-          if pay.state = 'FAILED' then
-            to_state := 'VOIDED';
-          end if;
-        elsif pay.state = request #>> '{move,from}' then
-          to_state := request #>> '{move,to}';
-        end if;
-        if to_state is null and op.kind <> 'RELEASE' then
-          -- It happened at the bank and does not fit the receipt: nobody but an operator can say why.
-          answer := 'LEFT';
-          review := jsonb_build_object('reason', 'The bank has carried out an operation that does not fit the payment''s state',
-                                       'evidence', conclusion || jsonb_build_object('kind', op.kind, 'state', pay.state));
-        else
-          answer := 'SETTLED';
-          op.status := 'SUCCEEDED';
-          if op.kind = 'AUTHORIZE' then
-            -- It would be voided under the payment's feet.
-            perform from stray_holds s where s.authorization_id = conclusion ->> 'bankId';
-            if found then
-              raise unique_violation using message = 'this authorization is recorded as a stray hold';
-            end if;
-          end if;
-        end if;
-      elsif op.kind = 'AUTHORIZE' and pay.authorization_id is distinct from conclusion ->> 'bankId' then
-        answer := 'STRAY';
-        insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
-        values (conclusion ->> 'bankId', op.id, pay.id, pay.amount_cents, (conclusion ->> 'expiresAt')::timestamptz, moment)
-        on conflict (authorization_id) do nothing;
-        perform from stray_holds s where s.authorization_id = conclusion ->> 'bankId' and s.operation_id = op.id;
-        if not found or exists (select from payments p where p.authorization_id = conclusion ->> 'bankId')
-           or exists (select from unnest(payments_after) as p where p.authorization_id = conclusion ->> 'bankId') then
-          raise unique_violation using message = 'this authorization is recorded for another payment';
-        end if;
-        pay.possible_orphan_hold_since := null;
-      else
+    -- 1. What the conclusion means for the operation, and whether it moves the payment.
+    if conclusion ->> 'is' = 'FACT' and op.status = 'UNRESOLVED' then
+      to_state := case when pay.state = request #>> '{move,from}' then request #>> '{move,to}' end;
+      if to_state is not null or op.kind = 'RELEASE' then
         answer := 'SETTLED';
-        if op.status = 'SUCCEEDED' then
-          if op.kind = 'CAPTURE' then
-            pay.capture_id := coalesce(pay.capture_id, conclusion ->> 'bankId');
-          elsif op.kind in ('VOID', 'EXPIRE') then
-            pay.void_id := coalesce(pay.void_id, conclusion ->> 'bankId');
-          elsif op.kind = 'REFUND' then
-            pay.refund_id := coalesce(pay.refund_id, conclusion ->> 'bankId');
-          end if;
-        elsif not exists (select from stray_holds s where s.authorization_id = conclusion ->> 'bankId') then
-          review := jsonb_build_object('reason', 'The bank has carried out an operation that was answered as refused',
-                                       'evidence', conclusion || jsonb_build_object('kind', op.kind, 'code', op.code));
-        end if;
-      end if;
-
-    elsif conclusion ->> 'is' = 'VERDICT' then
-      answer := case when is_ours or op.status <> 'UNRESOLVED' then 'SETTLED' else 'TAKEN' end;
-      if is_ours then
-        to_state := conclusion ->> 'to';
-        op.status := 'REFUSED';
-        op.code := conclusion ->> 'code';
-        if op.code = 'AUTHORIZATION_EXPIRED' then
-          -- The bank decides when; from now on the sweep may release the hold.
-          pay.authorization_expires_at := least(pay.authorization_expires_at, moment);
-        end if;
+        op.status := 'SUCCEEDED';
       else
-        review := null;
-        audit := null;
+        -- It happened at the bank and does not fit the receipt: nobody but an operator can say why.
+        answer := 'LEFT';
+        review := jsonb_build_object('reason', 'The bank has carried out an operation that does not fit the payment''s state',
+                                     'evidence', conclusion || jsonb_build_object('kind', op.kind, 'state', pay.state));
       end if;
-
+    elsif conclusion ->> 'is' = 'FACT' and op.kind = 'AUTHORIZE' and pay.authorization_id is distinct from bank_id then
+      answer := 'STRAY';
+      insert into authorizations (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+      select bank_id, op.id, pay.id, pay.amount_cents, (conclusion ->> 'expiresAt')::timestamptz, moment
+      where not exists (select from authorizations a where a.authorization_id = bank_id and a.operation_id = op.id);
+      pay.possible_orphan_hold_since := null;
+    elsif conclusion ->> 'is' = 'FACT' then
+      answer := 'SETTLED';
+      if op.status = 'SUCCEEDED' and op.kind <> 'RELEASE' then
+        pay := with_bank_id(pay, op.kind, bank_id);
+      elsif op.status = 'REFUSED' and op.kind <> 'AUTHORIZE' then
+        review := jsonb_build_object('reason', 'The bank has carried out an operation that was answered as refused',
+                                     'evidence', conclusion || jsonb_build_object('kind', op.kind, 'code', op.code));
+      end if;
     elsif not is_ours then
       answer := case when op.status = 'UNRESOLVED' then 'TAKEN' else 'SETTLED' end;
-      if not coalesce((conclusion ->> 'isFact')::boolean, false) then
-        review := null;
+      review := case when review #> '{evidence,bankId}' is not null then review end;
+      audit := null;
+    elsif conclusion ->> 'is' = 'VERDICT' then
+      answer := 'SETTLED';
+      to_state := conclusion ->> 'to';
+      op.status := 'REFUSED';
+      op.code := conclusion ->> 'code';
+      if op.code = 'AUTHORIZATION_EXPIRED' then
+        -- The bank decides when; from now on the sweep may release the hold.
+        pay.authorization_expires_at := least(pay.authorization_expires_at, moment);
       end if;
-
     else
       answer := 'LEFT';
       if (request ->> 'ambiguous')::boolean then
@@ -150,92 +118,74 @@ begin
       end if;
       -- The attempt is over: what it was for shall not be taken for a send whose outcome nobody knows.
       op.attempt_purpose := 'PROBE';
-      -- Recovery may go on once no send of ours can still be at work, and not before retryInMs; the longer the bank has
-      -- not said it, the less often it is asked.
-      op.leased_until := case when conclusion ->> 'is' = 'LEAVE' then greatest(
-        moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond',
-        moment + least((moment - op.created_at) / 20, interval '1 minute'),
-        op.ambiguous_at + (request ->> 'leaseMs')::int * interval '1 millisecond') end;
-      if (conclusion ->> 'orphan')::boolean then
-        pay.possible_orphan_hold_since := coalesce(pay.possible_orphan_hold_since, moment);
-      end if;
+      -- Not before no send of ours can still be at work.
+      op.leased_until := greatest(
+        ask_again_at(op, moment, request),
+        not_after(op.ambiguous_at, moment) + (request ->> 'leaseMs')::int * interval '1 millisecond');
     end if;
 
+    -- 2. The payment's next state.
     if to_state is not null then
       pay.state := to_state;
       pay.version := pay.version + 1;
       pay.updated_at := moment;
-      pay.possible_orphan_hold_since := case when (conclusion ->> 'orphan')::boolean then moment end;
-      if op.kind = 'AUTHORIZE' then
-        pay.authorization_id := conclusion ->> 'bankId';
-        pay.authorization_expires_at := (conclusion ->> 'expiresAt')::timestamptz;
-      elsif op.kind = 'RELEASE' then
-        pay.authorization_id := stray.authorization_id;
-        pay.authorization_expires_at := stray.expires_at;
-        pay.void_id := conclusion ->> 'bankId';
-      elsif op.kind = 'CAPTURE' then
-        pay.capture_id := conclusion ->> 'bankId';
-      elsif op.kind in ('VOID', 'EXPIRE') then
-        pay.void_id := conclusion ->> 'bankId';
-      elsif op.kind = 'REFUND' then
-        pay.refund_id := conclusion ->> 'bankId';
+      -- What it has placed may be known by now, as something else than was asked for.
+      pay.possible_orphan_hold_since := case when (conclusion ->> 'orphan')::boolean and not exists (
+        select from authorizations a where a.payment_id = pay.id and a.role = 'STRAY') then moment end;
+      if op.status = 'SUCCEEDED' then
+        if op.kind = 'RELEASE' then
+          select a.authorization_id, a.expires_at into pay.authorization_id, pay.authorization_expires_at
+          from authorizations a where a.authorization_id = op.input ->> 'authorizationId';
+        elsif op.kind = 'AUTHORIZE' then
+          pay.authorization_expires_at := (conclusion ->> 'expiresAt')::timestamptz;
+        end if;
+        pay := with_bank_id(pay, op.kind, bank_id);
       end if;
-      moved := null;
-      moved.payment_id := pay.id;
-      moved.version := pay.version;
-      moved.from_state := pay_before.state;
-      moved.to_state := to_state;
-      moved.at := moment;
+      moved := transition_to(pay, pay_before.state, op, moment);
       moved.bank_at := (conclusion ->> 'bankAt')::timestamptz;
-      moved.operation_id := op.id;
-      moved.cause := op.kind;
-      moved.actor := op.client;
       new_transitions := array_append(new_transitions, moved);
       op.transition_version := pay.version;
     end if;
     if op.status <> op_before.status then
       op.resolved_at := moment;
       op.leased_until := null;
+      if op.kind = 'RELEASE' and op.status = 'SUCCEEDED' then
+        update authorizations a set released_at = moment where a.authorization_id = op.input ->> 'authorizationId';
+      end if;
     end if;
 
+    -- 3. Review: the first reason stands, every piece of evidence is kept, once.
     if review is not null then
-      -- The first reason stands; every piece of evidence is kept, once.
+      if op.kind = 'AUTHORIZE' and review #>> '{evidence,bankId}' like 'auth\_%' and review #> '{evidence,amountCents}' is not null then
+        -- Placed otherwise than asked. It is released when its authorize is resolved.
+        insert into authorizations (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+        values (review #>> '{evidence,bankId}', op.id, pay.id, (review #>> '{evidence,amountCents}')::bigint,
+                coalesce((review #>> '{evidence,expiresAt}')::timestamptz, moment), moment)
+        on conflict (authorization_id) do nothing;
+        if op.status <> 'UNRESOLVED' then
+          pay.possible_orphan_hold_since := null;
+        end if;
+      end if;
       review := jsonb_build_array(review || jsonb_build_object('operation', 'op_' || op.id));
       if not coalesce(pay.review_evidence, '[]') @> review then
         pay.review_reason := coalesce(pay.review_reason, review #>> '{0,reason}');
         pay.review_since := coalesce(pay.review_since, moment);
         pay.review_evidence := coalesce(pay.review_evidence, '[]') || review;
       end if;
-      if answer <> 'TAKEN' and op.status = 'UNRESOLVED' then
+      if answer <> 'TAKEN' then
         op.leased_until := null;
       end if;
-    end if;
-
-    if op.kind = 'AUTHORIZE' and op.status <> 'UNRESOLVED' and pay.review_evidence is not null then
-      -- The bank has placed what was not asked for, and says so whenever it is asked: nothing else is to be found.
-      perform lock_all(array(
-        select 'hold:' || (hold ->> 'bankId') from jsonb_path_query(pay.review_evidence, '$[*].evidence') as hold));
-      insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
-      select hold ->> 'bankId', op.id, pay.id, (hold ->> 'amountCents')::bigint,
-             coalesce((hold ->> 'expiresAt')::timestamptz, moment), moment
-      from jsonb_path_query(pay.review_evidence, '$[*].evidence') as hold
-      where hold ->> 'bankId' like 'auth\_%' and hold ->> 'amountCents' is not null
-        and hold ->> 'bankId' is distinct from pay.authorization_id
-        and not exists (select from payments p where p.authorization_id = hold ->> 'bankId')
-        and not exists (select from unnest(payments_after) as p where p.authorization_id = hold ->> 'bankId')
-      on conflict (authorization_id) do nothing;
-      if found then
-        pay.possible_orphan_hold_since := null;
+    elsif answer in ('SETTLED', 'STRAY') then
+      if audit is null and op.status = 'SUCCEEDED' and op_before.status = 'UNRESOLVED' and bank_id is not null
+         and pay.review_reason is not null and not jsonb_path_exists(pay.review_evidence, '$[*].evidence.bankId') then
+        audit := jsonb_build_object('id', gen_random_uuid(), 'action', 'END_REVIEW', 'actor', 'gateway', 'detail', '{}'::jsonb,
+                                    'reason', 'The bank has carried out an operation of this payment, which refutes what was in doubt');
       end if;
-    end if;
-
-    if audit is not null and review is null and answer in ('SETTLED', 'STRAY') then
-      perform from operations o
-      where o.payment_id = pay.id and o.id <> op.id and o.status = 'UNRESOLVED' and o.leased_until is null;
-      if found then
-        -- Another operation of the payment waits for a word of its own.
-        perform record_audit(pay, op.id, audit, moment);
-      else
+      if audit is not null and exists (
+           select from operations o
+           where o.payment_id = pay.id and o.id <> op.id and o.status = 'UNRESOLVED' and o.leased_until is null) then
+        perform record_audit(pay, op.id, audit, moment) where audit ->> 'action' <> 'END_REVIEW';
+      elsif audit is not null then
         perform record_review_end(pay, op.id, audit, moment);
         pay.review_reason := null;
         pay.review_since := null;
@@ -243,23 +193,12 @@ begin
       end if;
     end if;
 
-    is_open := case
-      when op.status = 'REFUSED' then op.kind = 'AUTHORIZE' and pay.possible_orphan_hold_since is not null
-      when op.status = 'SUCCEEDED' then
-        op.kind = 'CAPTURE' and pay.capture_id is null or op.kind = 'REFUND' and pay.refund_id is null
-        or op.kind in ('VOID', 'EXPIRE') and pay.void_id is null
-      else false
-    end;
-    if op.status <> 'UNRESOLVED' and (is_open or op.look_again_at is not null) then
-      forgotten := op.sent_at + (request ->> 'replayWindowMs')::bigint * interval '1 millisecond';
-      op.look_again_at := case
-        when not is_open then null
-        when conclusion ->> 'is' = 'LEAVE' and conclusion ->> 'retryInMs' is not null then
-          nullif(least(moment + (conclusion ->> 'retryInMs')::int * interval '1 millisecond', forgotten), forgotten)
-        else (select min(op.sent_at + late::int * interval '1 millisecond')
-              from jsonb_array_elements_text(request -> 'lateLooksMs') as late
-              where op.sent_at + late::int * interval '1 millisecond' > moment)
-      end;
+    -- 4. What was resolved without the bank's word is asked about again while the bank remembers.
+    if op.status <> 'UNRESOLVED' then
+      op.look_again_at := case when is_open_at_bank(op, pay) then ask_again_at(op, moment, request) end;
+      if op.look_again_at >= coalesce(op.sent_at, op.created_at) + (request ->> 'replayWindowMs')::bigint * interval '1 millisecond' then
+        op.look_again_at := null;
+      end if;
     end if;
 
     if op is distinct from op_before then
@@ -304,3 +243,36 @@ begin
     raise exception 'a payment was changed outside its lock';
   end if;
 end $$;
+
+-- The bank's id of what an operation did, where the receipt has none yet.
+create or replace function with_bank_id(pay payments, kind text, bank_id text) returns payments language plpgsql as $$
+begin
+  case kind
+    when 'AUTHORIZE' then pay.authorization_id := coalesce(pay.authorization_id, bank_id);
+    when 'CAPTURE' then pay.capture_id := coalesce(pay.capture_id, bank_id);
+    when 'REFUND' then pay.refund_id := coalesce(pay.refund_id, bank_id);
+    else pay.void_id := coalesce(pay.void_id, bank_id);
+  end case;
+  return pay;
+end $$;
+
+-- There may be a hold that no receipt has, or an id that the receipt lacks.
+create or replace function is_open_at_bank(op operations, pay payments) returns boolean language sql immutable as $$
+  select case op.kind
+    when 'AUTHORIZE' then op.status = 'REFUSED' and pay.possible_orphan_hold_since is not null
+    when 'RELEASE' then false
+    when 'CAPTURE' then op.status = 'SUCCEEDED' and pay.capture_id is null
+    when 'REFUND' then op.status = 'SUCCEEDED' and pay.refund_id is null
+    else op.status = 'SUCCEEDED' and pay.void_id is null
+  end
+$$;
+
+-- When the bank is asked again: the longer it has not said what became of a request, the less often; more often while
+-- somebody waits for the outcome.
+create or replace function ask_again_at(op operations, moment timestamptz, request jsonb) returns timestamptz
+language sql immutable as $$
+  select moment + greatest(
+    coalesce((request ->> 'retryInMs')::int, 5000) * interval '1 millisecond',
+    least((moment - coalesce(op.sent_at, op.created_at)) / 20,
+          case when op.status = 'UNRESOLVED' then interval '1 minute' else late_look_cap() end))
+$$;

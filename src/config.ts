@@ -245,8 +245,6 @@ export const OPERATION_DEFAULTS: OperationSettings = {
   backoffBaseMs: 200,
   backoffCapMs: 2_000,
   confirmAfterMs: 1_000,
-  // 5 min, 1 h and 20 h: a bank that was slow to tell, one that was repaired, and once before it forgets.
-  lateLooksMs: [5 * 60_000, 3_600_000, 20 * 3_600_000],
   expireMarginMs: 60_000,
   recoveriesMax: 128,
 }

@@ -56,13 +56,11 @@ export type OperationSettings = {
   replayWindowMs: number
   /** Re-sends after the first, in one run. */
   resendsMax: number
-  /** How soon recovery looks again at what a run had to leave; the quiet period is kept besides. */
+  /** How soon recovery asks again at least about what a run had to leave; then less and less often (sql/settle.sql). */
   recoverAfterMs: number
   /** Full jitter: a wait is uniform in 0..min(cap, base x 2^n). */
   backoffBaseMs: number
   backoffCapMs: number
-  /** After its send: when the bank is asked again about what was resolved without its word. Within the replay window. */
-  lateLooksMs: readonly number[]
   /** After the end of an authorization, how long the gateway leaves its hold to clocks that differ. */
   expireMarginMs: number
   /** What recovery works on at one time, so that clients find places at the bank. */

@@ -1,4 +1,4 @@
-import type { Answer, BankEndpoint, BankRequest, DeclineCode, Looked } from './bank.ts'
+import type { Answer, BankEndpoint, BankRequest, DeclineCode, Looked, UsedBy } from './bank.ts'
 import { ENDPOINTS } from './endpoints.ts'
 import type { Carried } from './endpoints.ts'
 import type { Reply } from './http.ts'
@@ -14,7 +14,14 @@ const ambiguous = (reason: string): Answer => ({ is: 'ambiguous', reason })
 const notDone = (reason: string): Answer => ({ is: 'notDone', reason })
 const misused = (reason: string): Answer => ({ is: 'misused', reason })
 const declined = (code: DeclineCode): Answer => ({ is: 'declined', code })
-const alreadyUsed: Answer = { is: 'alreadyUsed' }
+/** The answer to a code that says that somebody was first; some of them say with what. */
+export const alreadyUsed = (code: string | null) =>
+  ({ is: 'alreadyUsed', by: USED_BY.get(code) ?? null }) as const
+const USED_BY = new Map<string | null, UsedBy>([
+  ['already_captured', 'CAPTURE'],
+  ['already_voided', 'VOID'],
+  ['already_refunded', 'REFUND'],
+])
 
 type Refusals = Record<string, (message: string) => Answer>
 
@@ -41,9 +48,9 @@ const REFUSALS: Record<BankEndpoint, Refusals> = {
   },
   captures: {
     '400 authorization_not_found': () => ({ is: 'doubtful', about: 'parent' }),
-    '400 authorization_already_used': () => alreadyUsed,
-    '400 already_captured': () => alreadyUsed,
-    '400 already_voided': () => alreadyUsed,
+    '400 authorization_already_used': () => alreadyUsed('authorization_already_used'),
+    '400 already_captured': () => alreadyUsed('already_captured'),
+    '400 already_voided': () => alreadyUsed('already_voided'),
     '400 authorization_expired': () => ({ is: 'holdExpired' }),
     '400 amount_mismatch': () => misused("not the authorization's amount"),
     '400 invalid_amount': () => misused('the bank takes no such amount'),
@@ -51,13 +58,13 @@ const REFUSALS: Record<BankEndpoint, Refusals> = {
   // No authorization_expired here: a void works after expiry too, so that answer would not be understood.
   voids: {
     '400 authorization_not_found': () => ({ is: 'doubtful', about: 'parent' }),
-    '400 authorization_already_used': () => alreadyUsed,
-    '400 already_captured': () => alreadyUsed,
-    '400 already_voided': () => alreadyUsed,
+    '400 authorization_already_used': () => alreadyUsed('authorization_already_used'),
+    '400 already_captured': () => alreadyUsed('already_captured'),
+    '400 already_voided': () => alreadyUsed('already_voided'),
   },
   refunds: {
     '400 capture_not_found': () => ({ is: 'doubtful', about: 'parent' }),
-    '400 already_refunded': () => alreadyUsed,
+    '400 already_refunded': () => alreadyUsed('already_refunded'),
     '400 amount_mismatch': () => misused("not the capture's amount"),
     '400 invalid_amount': () => misused('the bank takes no such amount'),
   },

@@ -23,6 +23,7 @@ export type Fact = {
   expiresAt: string | null
 }
 
+export type UsedBy = 'CAPTURE' | 'VOID' | 'REFUND'
 export type DeclineCode = 'CARD_INVALID' | 'CVV_INVALID' | 'CARD_EXPIRED' | 'INSUFFICIENT_FUNDS'
 
 /**
@@ -42,8 +43,11 @@ export type Answer =
   | { is: 'ambiguous'; reason: string }
   /** To a probe: the bank has no stored answer under this key (the plain-text decode error, and health was 200). */
   | { is: 'notStored' }
-  /** The authorization was already captured or voided, the capture already refunded; not by this attempt. */
-  | { is: 'alreadyUsed' }
+  /**
+   * The authorization was captured or voided, the capture refunded; not by this attempt. `by`: which of them, where the
+   * bank says it.
+   */
+  | { is: 'alreadyUsed'; by: UsedBy | null }
   /** A capture after the hold's expiry. */
   | { is: 'holdExpired' }
   /** Says no, but a fault of the bank's database looks the same: `card` ("card not found") or `parent` (an id we hold). */

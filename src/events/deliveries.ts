@@ -51,16 +51,21 @@ export async function claimDue(gateway: Gateway, atMost: number): Promise<Claime
       select payment_id, version from webhook_deliveries
       where due_at <= (select now from moment)
       order by due_at limit ${atMost} for update skip locked
-    )
+    ), ahead as (
+      -- Later than any can be put off: dated by a clock that was ahead.
+      select payment_id, version from webhook_deliveries
+      where due_at > (select now from moment) + ${RETRY_MOST_MS * 1.25} * interval '1 millisecond'
+      order by due_at limit ${atMost} for update skip locked
+    ), taken as (select * from due union all select * from ahead)
     update webhook_deliveries d set
       attempts = d.attempts + 1,
       due_at = now + ${LEASE_MS} * interval '1 millisecond',
       first_attempt_at = coalesce(d.first_attempt_at, now),
       last_attempt_at = now
-    from moment, due
+    from moment, taken
     join transitions t using (payment_id, version)
     join payments p on p.id = payment_id
-    where d.payment_id = due.payment_id and d.version = due.version
+    where d.payment_id = taken.payment_id and d.version = taken.version
     returning d.payment_id, d.version, d.attempts, t.from_state, t.to_state, t.at, t.bank_at,
               p.order_id, p.customer_id, p.amount_cents, p.currency, p.card_brand, p.card_last4`)
 }

@@ -85,12 +85,13 @@ export const RetryEnum = describedEnum<Retry>('Retry', 'What a client should do 
 
 export const AuditActionEnum = describedEnum<AuditAction>(
   'AuditAction',
-  'What an operator did about a payment.',
+  'What an operator, or the gateway itself, did about the review of a payment.',
   {
     RERUN_RECOVERY: 'Let recovery try again at once.',
     ENTER_BANK_REFERENCE: "Entered the bank's own id, which the bank confirmed.",
     CLOSE_REVIEW: "Ended a case by the outcome that the bank's statement shows.",
     RESEND_WEBHOOK: 'Had a webhook sent again.',
+    END_REVIEW: 'By the gateway itself: a fact from the bank has refuted what was in doubt.',
   },
 )
 
@@ -101,7 +102,10 @@ export const ReviewOutcomeEnum = describedEnum<ReviewOutcome>(
     CARRIED_OUT: 'The unresolved operation was carried out. An authorization needs its reference instead.',
     NOT_CARRIED_OUT:
       'The unresolved operation was not carried out; or, where none is unresolved, the authorization that failed has left no hold.',
-    NO_CHANGE: 'Nothing is unresolved: what was found has been dealt with.',
+    NO_CHANGE:
+      'Nothing is unresolved: what was found has been dealt with. Refused while the bank says that it does not know what the payment counts on.',
+    LOST_AT_BANK:
+      'The bank has lost the hold of an authorized payment, or released it: the payment ends as EXPIRED, and the order may be paid anew.',
   },
 )
 

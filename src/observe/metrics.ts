@@ -45,6 +45,18 @@ export const operationAttempts = new Histogram({
   registers,
 })
 
+export const operationsGone = new Counter({
+  name: 'gateway_operations_gone_total',
+  help: 'Operations whose claim was committed and is gone, seen by who worked on them: the database has lost commits.',
+  registers,
+})
+
+export const historyLost = new Gauge({
+  name: 'gateway_history_lost',
+  help: '1 while the database may have lost commits that the bank still remembers: a standby was promoted, a backup restored.',
+  registers,
+})
+
 export const bankSeconds = new Histogram({
   name: 'gateway_bank_exchange_seconds',
   help: 'Exchanges with the bank, by what they were for and what could be concluded from the answer.',

@@ -4,7 +4,8 @@ import type { Card } from '../payment/card.ts'
 import { isStale } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
 import type { Exchange } from './decide.ts'
-import { BANK_REQUESTS, bankKey } from './kinds.ts'
+import { bankKey } from './bank-key.ts'
+import { BANK_REQUESTS } from './kinds.ts'
 
 /**
  * One exchange with the bank under a claim. Nothing cuts it short but its own timeout: giving up early is how money
@@ -19,7 +20,7 @@ export async function ask(
   const { operation, payment } = claim
   const { bank } = gateway
   if (gateway.inFlight.draining) return unsent('the gateway is stopping')
-  const key = bankKey(operation)
+  const key = bankKey(operation, payment)
   const request = BANK_REQUESTS[operation.kind]({ operation, payment, card })
   if (exchange.do === 'PROBE') return await bank.probe(key, request)
   if (!exchange.confirm) return await bank.send(key, request)

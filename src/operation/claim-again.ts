@@ -6,6 +6,8 @@ import { together } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
 import type { Audit, Operation, OperationInput, Payment } from '../payment/payment.ts'
+import { leaseMs } from './claim-row.ts'
+import { bringBack } from './gone.ts'
 import { readRow, standingOf } from './standing.ts'
 import type { JsonRow, Standing } from './standing.ts'
 
@@ -71,22 +73,27 @@ export async function claimAgain(
     leaseMs: leaseMs(gateway),
     replayWindowMs: gateway.settings.replayWindowMs,
     late: next.late ?? false,
+    keyed: true,
     byOperator: next.audit != null,
     audit: next.audit ?? null,
   }
   const deadlineMs = askedAt.monotonicMs + leaseMs(gateway)
-  return await persist(gateway, stepOf('claim again', operation), deadlineMs, async () => {
+  const claim = await persist(gateway, stepOf('claim again', operation), deadlineMs, async () => {
     const row = await together(gateway, gateway.inFlight.lines.claimAgain, item, (items) =>
       answered(gateway.sql`
         select * from claim_again(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
     )
     const answer = readRow(row)
+    if (row.answer === 'GONE') return null
     if (row.answer !== 'CLAIMED') return { lost: standingOf(answer) }
     return { claim: { ...claimed(answer), token, askedAt, quiet: row.quiet, replayable: row.replayable } }
   })
+  if (claim !== null) return claim
+  const back = await bringBack(gateway, operation, next.after ?? token)
+  return back.operation.id === operation.id ? await claimAgain(gateway, operation, next) : { lost: back }
 }
 
-export type ClaimAgainRow = JsonRow<'CLAIMED' | 'RESOLVED' | 'TAKEN'> & {
+export type ClaimAgainRow = JsonRow<'CLAIMED' | 'RESOLVED' | 'TAKEN' | 'GONE'> & {
   quiet: boolean
   replayable: boolean
 }
@@ -95,11 +102,6 @@ export function claimed(row: ReturnType<typeof readRow>): Standing & { payment: 
   const { payment, ...standing } = standingOf(row)
   if (payment === null) throw new Error(`operation ${standing.operation.id} was claimed without a payment`)
   return { ...standing, payment }
-}
-
-/** Attempt timeout plus quiet period: past it, no request of the claim can still be at work in the bank. */
-export function leaseMs(gateway: Gateway): number {
-  return gateway.settings.attemptTimeoutMs + gateway.settings.quietPeriodMs
 }
 
 /** The ids by which sql/ locks and finds an operation. */

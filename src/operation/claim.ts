@@ -1,18 +1,19 @@
 import { randomUUID } from 'node:crypto'
 import type { Refused } from '../bank/bank.ts'
-import { answered, isPassing, persist } from '../db/persist.ts'
-import { together } from '../db/together.ts'
+import { isPassing, persist } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
-import { timeOrderedId } from '../payment/ids.ts'
-import { MOVES } from '../payment/payment.ts'
 import type { Operation } from '../payment/payment.ts'
-import { claimed, leaseMs, momentOf } from './claim-again.ts'
-import type { Claim } from './claim-again.ts'
+import { successorOf } from '../payment/reads.ts'
+import { idsOf } from './bank-key.ts'
+import { claimed, momentOf } from './claim-again.ts'
+import type { Claim, Moment } from './claim-again.ts'
+import { claimRow } from './claim-row.ts'
+import type { Ids } from './claim-row.ts'
 import { inFlight, notAdmitted, orderBusy, outcomeUnknown, problem } from './problems.ts'
 import type { Problem } from './problems.ts'
 import { refused, resultOf } from './result.ts'
 import type { Request, Result } from './result.ts'
-import { readRow, standingOf } from './standing.ts'
+import { standingOf } from './standing.ts'
 
 /**
  * sql/claim.sql decides, under its locks, whether a request is a replay, a refusal, in flight or new; what is new is
@@ -22,14 +23,10 @@ import { readRow, standingOf } from './standing.ts'
 /** What a client is told whose deadline passes now; once it was told, the request must not claim any more. */
 export type Waiting = { answer: Problem; isOver: boolean; deadlineMs: number }
 
-type Ids = { operationId: string; paymentId: string; token: string }
 type Row = NonNullable<Awaited<ReturnType<typeof claim>>>
 
 /** Made up by the caller and once, so that a claim whose answer was lost is found to be its own. */
-function newIds(request: Request): Ids {
-  const paymentId = request.kind === 'AUTHORIZE' ? timeOrderedId() : request.input.paymentId
-  return { operationId: timeOrderedId(), paymentId, token: randomUUID() }
-}
+const newIds = (request: Request): Ids => ({ ...idsOf(request), token: randomUUID() })
 
 const answer = (told: Problem) => ({ result: refused(told) })
 
@@ -41,13 +38,15 @@ export function claimant(gateway: Gateway, request: Request, waiting: Waiting) {
   const ids = newIds(request)
   // A claim that got no answer and was said again may yet come to be carried out: its bytes are under way.
   let mayComeLate = false
+  // Of the first that may have been carried out: the lease began with it.
+  let askedAt: Moment | null = null
   return async (admission: Refused | null): Promise<Turn> => {
     if (waiting.isOver || gateway.clock.monotonicMs() + CLAIM_MS >= waiting.deadlineMs)
       return answer(waiting.answer)
     const refusal = gateway.inFlight.draining ? DRAINING : admission
     waiting.answer = problem('OUTCOME_UNKNOWN')
-    const askedAt = momentOf(gateway)
-    const row = await claim(gateway, request, ids, refusal === null, waiting.deadlineMs)
+    if (refusal === null) askedAt ??= momentOf(gateway)
+    const row = await claimOrSuccessor(gateway, request, ids, refusal === null, waiting.deadlineMs)
     // Nobody has looked the key up, so nothing may be said of it; what was perhaps claimed, recovery asks the bank about.
     if (row === null) return answer(waiting.answer)
     mayComeLate ||= row.isRepeat && refusal === null
@@ -55,8 +54,18 @@ export function claimant(gateway: Gateway, request: Request, waiting: Waiting) {
       waiting.answer = problem('OUTCOME_UNKNOWN', { payment: row.payment })
       // A new payment; the other operations have moved none yet.
       if (request.kind === 'AUTHORIZE' && row.payment !== null) gateway.changes.emit('payment', row.payment)
-      return { claim: { ...claimed(row), token: ids.token, askedAt, quiet: true, replayable: true } }
+      const { token } = ids
+      return {
+        claim: {
+          ...claimed(row),
+          token,
+          askedAt: askedAt ?? momentOf(gateway),
+          quiet: true,
+          replayable: true,
+        },
+      }
     }
+    if (refusal === null && row.answer === 'NOT_ADMITTED') return answer(LOST_PAYMENT)
     const known = resultOfClaim(row, request, ids, refusal, waiting)
     if (mayComeLate && (row.answer === 'BUSY' || row.answer === 'NOT_ADMITTED'))
       waiting.answer = problem('OUTCOME_UNKNOWN', { payment: row.payment })
@@ -121,42 +130,43 @@ function resultOfClaim(
   }
 }
 
+/** The receipts have lost commits: what is not found may come back, and its key must stay free for it. */
+const LOST_PAYMENT = problem('PAYMENT_NOT_FOUND', {
+  retry: 'WAIT',
+  retryAfterMs: 5_000,
+  message:
+    'There is no payment with this id now, and the gateway has lost some receipts a while ago, perhaps this one. Nothing was done. Repeat its authorizePayment with its own key, which brings the payment back; then repeat this request with the same key.',
+})
 const DRAINING: Refused = { retryAfterMs: 1_000, reason: 'The gateway is restarting' }
 /** What a claim may take: one that could not be answered in time is not begun, so that "in flight" is certain. */
 const CLAIM_MS = 50
 
-export type ClaimAnswer =
-  'CLAIMED' | 'RESOLVED' | 'KEY_REUSED' | 'IN_FLIGHT' | 'ABANDONED' | 'IN_REVIEW' | 'BUSY' | 'NOT_ADMITTED'
-
 /** Null when the database has not answered by `deadlineMs`; `isRepeat` when it had not at first. */
 async function claim(gateway: Gateway, request: Request, ids: Ids, maySend: boolean, deadlineMs: number) {
-  const { client, idempotencyKey, kind, input } = request
-  const item = {
-    ...ids,
-    client,
-    idempotencyKey,
-    kind,
-    input,
-    move: MOVES[kind],
-    maySend,
-    leaseMs: leaseMs(gateway),
-  }
   try {
     let tries = 0
     return await persist(gateway, { name: 'claim' }, deadlineMs, async () => {
       tries += 1
-      const row = readRow(
-        await together(gateway, gateway.inFlight.lines.claim, item, (items) =>
-          answered(gateway.sql`
-            select * from claim(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
-        ),
-      )
-      return { ...row, isRepeat: tries > 1 }
+      return { ...(await claimRow(gateway, request, ids, { maySend })), isRepeat: tries > 1 }
     })
   } catch (error) {
     if (isPassing(error)) return null
     throw error
   }
+}
+
+/** A payment whose receipt was lost is found as the one that stands for it since its authorize was repeated. */
+async function claimOrSuccessor(
+  ...about: Parameters<typeof claim>
+): Promise<Awaited<ReturnType<typeof claim>>> {
+  const [gateway, request, ids, maySend] = about
+  const row = await claim(...about)
+  if (row?.answer !== 'NOT_ADMITTED' || row.payment !== null || !maySend || request.kind === 'AUTHORIZE')
+    return row
+  const successor = await successorOf(gateway, ids.paymentId)
+  if (successor === null) return row
+  ids.paymentId = successor
+  return await claim(...about)
 }
 
 /** By the names of the API's input. A card is compared by what is kept of it. */

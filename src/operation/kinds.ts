@@ -48,11 +48,6 @@ function known(id: string | null): string {
   return id
 }
 
-/** The same over all attempts, and never the client's. */
-export function bankKey(operation: Operation): string {
-  return `op_${operation.id}`
-}
-
 /** The gateway's own operations are numbered by their keys (recovery/agenda.ts): how many came before, for the same. */
 export function vainTriesBefore({ client, idempotencyKey }: Operation): number {
   return client === 'gateway' ? Number(/\d+$/.exec(idempotencyKey)?.[0] ?? 0) : 0

@@ -3,7 +3,7 @@ import { createLine, createTurns } from '../db/together.ts'
 import type { Line } from '../db/together.ts'
 import type { Gateway } from '../gateway.ts'
 import type { ClaimAgainRow } from './claim-again.ts'
-import type { ClaimAnswer } from './claim.ts'
+import type { ClaimAnswer } from './claim-row.ts'
 import type { Request, Result } from './result.ts'
 import type { SettleAnswer } from './settle.ts'
 import type { JsonItem, JsonRow } from './standing.ts'
@@ -28,9 +28,14 @@ export type InFlight = {
   }
   /** Whoever waits for a result; called, they are told at once what is known. */
   waiters: Set<() => void>
+  /** How far this process knows the receipts to have come, and since when it knows that commits were lost. */
+  history: { seen: SeenHistory | null; lostAt: Date | null }
   /** Set once at shutdown: what is at the bank is settled, nothing more is sent. */
   draining: boolean
 }
+
+/** A place in the write-ahead log of one cluster (sql/history.sql). */
+export type SeenHistory = { systemIdentifier: string; timeline: number; position: string }
 
 export function createInFlight(): InFlight {
   const turns = createTurns()
@@ -46,6 +51,7 @@ export function createInFlight(): InFlight {
       turnAway: createLine(createTurns(true)),
     },
     waiters: new Set(),
+    history: { seen: null, lostAt: null },
     draining: false,
   }
 }

@@ -1,18 +1,22 @@
 import { isDeepStrictEqual } from 'node:util'
+import { alreadyUsed } from '../bank/answer.ts'
 import { isPassing } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
 import type { Audit, Operation } from '../payment/payment.ts'
-import { wasSaidToBeUsed } from '../payment/reads.ts'
+import { refusedAsUsed } from '../payment/reads.ts'
 import { ask } from './ask.ts'
 import { operationEnds } from './await-operation.ts'
 import { claimAgain, isStale, TAKEOVER } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
+import { bankKey } from './bank-key.ts'
 import { claimant, lookFirst } from './claim.ts'
 import type { Turn, Waiting } from './claim.ts'
-import { decide, noEvidence, weigh } from './decide.ts'
-import type { Conclusion, Evidence, Exchange } from './decide.ts'
+import { decide } from './decide.ts'
+import type { Conclusion, Exchange } from './decide.ts'
+import { noEvidence, weigh } from './evidence.ts'
+import type { Evidence } from './evidence.ts'
 import { vainTriesBefore } from './kinds.ts'
 import { withLock } from './lock.ts'
 import { problem } from './problems.ts'
@@ -83,7 +87,11 @@ async function story(gateway: Gateway, request: Request, waiting: Waiting): Prom
   }
 
   async function carriedOut(turn: Turn): Promise<{ result: Result } | { waitFor: string }> {
-    if ('claim' in turn) return { result: await converge(gateway, turn.claim, FIRST_SEND, request.card) }
+    // As it was claimed: a probe, where receipts were lost and the bank may know the request already.
+    if ('claim' in turn) {
+      const first = turn.claim.operation.attemptPurpose === 'PROBE' ? FIRST_PROBE : FIRST_SEND
+      return { result: await converge(gateway, turn.claim, first, { card: request.card }) }
+    }
     if (!('abandoned' in turn)) return turn
     const result = await takeOver(gateway, turn.abandoned).catch((error: unknown) => {
       // The database stayed away. Its client has been told by now, but others may have joined this work since.
@@ -99,18 +107,21 @@ const FIRST_PROBE: Exchange = { do: 'PROBE', afterMs: 0 }
 
 /**
  * Enters an operation whose process is gone: a client's repeat does it, recovery, and an operator (`audit`), who may
- * also enter what waits in review. It asks before it sends.
+ * also enter what waits in review. It asks before it sends. One that was resolved without the bank's word is asked about
+ * once more: a hold that turns up is a stray one, an id is kept.
  */
 export async function takeOver(
   gateway: Gateway,
   operation: Operation,
   audit: Audit | null = null,
 ): Promise<Result> {
-  const turn = await claimAgain(gateway, operation, { ...TAKEOVER, audit })
+  const isResolved = operation.status !== 'UNRESOLVED'
+  const turn = await claimAgain(gateway, operation, { ...TAKEOVER, audit, late: isResolved })
   if ('lost' in turn) return resultOf(turn.lost, true)
   // Forgotten, it would be taken for our own doing after a later attempt that may have been carried out.
-  const refusal = (await wasSaidToBeUsed(gateway, operation.id)) ? 'alreadyUsed' : null
-  return await converge(gateway, turn.claim, FIRST_PROBE, null, refusal)
+  const used = await refusedAsUsed(gateway, operation.id)
+  const refusal = used && alreadyUsed(used.errorCode)
+  return await converge(gateway, turn.claim, FIRST_PROBE, { card: null, refusal, isResolved })
 }
 
 /** Exchange after exchange with the bank, the first under `claim`, until there is a conclusion; settles it. */
@@ -118,14 +129,24 @@ async function converge(
   gateway: Gateway,
   claim: Claim,
   first: Exchange,
-  card: Card | null,
-  refusal: Evidence['refusal'] = null,
+  {
+    card,
+    refusal = null,
+    isResolved = false,
+  }: { card: Card | null; refusal?: Evidence['refusal']; isResolved?: boolean },
 ): Promise<Result> {
   const { clock, settings, random, inFlight } = gateway
   let conclusion: Conclusion | null = null
   try {
     let fresh = await freshClaim(gateway, claim, first)
-    let evidence: Omit<Evidence, 'asked' | 'last'> = { ...noEvidence(claim.operation.kind), refusal }
+    let evidence: Omit<Evidence, 'asked' | 'last'> = {
+      ...noEvidence(claim.operation.kind),
+      refusal,
+      isResolved,
+      isHistoryLost: inFlight.history.lostAt !== null,
+      wasSent: claim.operation.sentAt !== null,
+      canSend: card !== null,
+    }
     let exchange = first
     for (;;) {
       if ('lost' in fresh) return resultOf(fresh.lost, false)
@@ -141,7 +162,7 @@ async function converge(
       }
       if (step.do === 'SETTLE') {
         conclusion = step.conclusion
-        return resultOf(await settle(gateway, claim, { conclusion, ambiguous, calls }), false)
+        return resultOf(await settle(gateway, claim, { conclusion, ambiguous, calls }), isResolved)
       }
       const next = await claimAgain(gateway, claim.operation, {
         after: claim.token,
@@ -160,8 +181,9 @@ async function converge(
         operation: operationId(claim.operation.id),
         payment: paymentId(claim.payment.id),
         conclusion,
+        bankKey: bankKey(claim.operation, claim.payment),
       },
-      'lost track of an operation: nothing of its outcome is recorded; recovery asks the bank when its lease has ended',
+      'lost track of an operation: nothing of its outcome is recorded here; if its receipt is there, recovery asks the bank when its lease has ended, and if not, the statement shows what the bank has done (docs/operations.md)',
     )
     return refused(problem('OUTCOME_UNKNOWN', { payment: claim.payment }))
   }

@@ -5,9 +5,11 @@ import type { Gateway } from '../gateway.ts'
 import { operationAttempts, operationsSettled } from '../observe/metrics.ts'
 import { MOVES } from '../payment/payment.ts'
 import type { Audit } from '../payment/payment.ts'
-import { callsOf, leaseMs, stepOf, subject } from './claim-again.ts'
+import { callsOf, stepOf, subject } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
+import { leaseMs } from './claim-row.ts'
 import type { Conclusion } from './decide.ts'
+import { bringBack } from './gone.ts'
 import { readRow, standingOf } from './standing.ts'
 import type { Standing } from './standing.ts'
 
@@ -28,39 +30,45 @@ export async function settle(
     leaseMs: leaseMs(gateway),
     move: MOVES[claim.operation.kind],
     conclusion: outcome.conclusion,
-    lateLooksMs: gateway.settings.lateLooksMs,
+    retryInMs: gateway.settings.recoverAfterMs,
     replayWindowMs: gateway.settings.replayWindowMs,
     audit: outcome.audit ?? null,
   }
   const deadlineMs = gateway.clock.monotonicMs() + SETTLE_TRIES_MS
   try {
-    return await persist(gateway, stepOf('settle', claim.operation), deadlineMs, async () => {
-      const answer = readRow(
-        await together(gateway, gateway.inFlight.lines.settle, item, (items) =>
-          answered(gateway.sql`
-            select * from settle(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
-        ),
+    const standing = await persist(gateway, stepOf('settle', claim.operation), deadlineMs, async () => {
+      const row = await together(gateway, gateway.inFlight.lines.settle, item, (items) =>
+        answered(gateway.sql`
+          select * from settle(${gateway.sql.json(items)}, ${gateway.clock.databaseTime()})`),
       )
-      const standing = standingOf(answer)
-      report(gateway, standing, answer.answer, outcome.conclusion)
+      if (row.answer === 'GONE') return null
+      const standing = standingOf(readRow(row))
+      report(gateway, standing, row.answer, outcome.conclusion)
       if (standing.payment !== null) gateway.changes.emit('payment', standing.payment)
       return standing
     })
+    if (standing !== null) return standing
   } catch (error) {
     if (!isDuplicate(error) || outcome.conclusion.is !== 'FACT') throw error
     const evidence = { bankId: outcome.conclusion.bankId }
     const review = { reason: 'The bank gave an id that another payment has', evidence }
-    const conclusion: Conclusion = { is: 'REVIEW', isFact: true, orphan: false, review }
-    return await settle(gateway, claim, { ...outcome, ambiguous: true, conclusion })
+    return await settle(gateway, claim, { ...outcome, ambiguous: true, conclusion: { is: 'LEAVE', review } })
   }
+  const { operation } = await bringBack(gateway, claim.operation, claim.token)
+  return await settle(gateway, { operation, token: claim.token }, outcome)
 }
 
-export type SettleAnswer = 'SETTLED' | 'STRAY' | 'LEFT' | 'TAKEN'
+export type SettleAnswer = 'SETTLED' | 'STRAY' | 'LEFT' | 'TAKEN' | 'GONE'
 
 /** Longer than any restart of a database; the slot at the bank stays taken meanwhile, so memory is bounded. */
 const SETTLE_TRIES_MS = 120_000
 
-function report(gateway: Gateway, standing: Standing, answer: SettleAnswer, conclusion: Conclusion): void {
+function report(
+  gateway: Gateway,
+  standing: Standing,
+  answer: keyof typeof SAID,
+  conclusion: Conclusion,
+): void {
   const { operation, payment } = standing
   const { kind, attempt, code, status } = operation
   const isFinal = answer === 'SETTLED' && (conclusion.is === 'FACT' || conclusion.is === 'VERDICT')
@@ -80,7 +88,7 @@ function report(gateway: Gateway, standing: Standing, answer: SettleAnswer, conc
 
 const NEEDS_REVIEW =
   'needs review: no rule can settle this, nothing more is done about it until an operator has looked (docs/operations.md)'
-const SAID: Record<SettleAnswer, string> = {
+const SAID: Record<Exclude<SettleAnswer, 'GONE'>, string> = {
   SETTLED: 'settled',
   LEFT: 'left: what the bank has done is not known yet; recovery asks again',
   STRAY: 'a hold turned up that no receipt wants; recovery releases it',

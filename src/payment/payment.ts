@@ -104,7 +104,9 @@ export type Operation = {
   transitionVersion: number | null
   /** Claims so far: one for each exchange with the bank. */
   attempt: number
-  /** When the last request that can move money was claimed. */
+  /** What the last claim was for. */
+  attemptPurpose: 'SEND' | 'PROBE' | null
+  /** When the last request that can move money was claimed; null when none was. */
   sentAt: Date | null
   /** The send time of the last attempt that the bank may have carried out; null when there was none. */
   ambiguousAt: Date | null
@@ -116,7 +118,7 @@ export type Operation = {
   resolvedAt: Date | null
 }
 
-/** A row of `stray_holds`: an authorization at the bank that no receipt wants; the gateway voids it. */
+/** A row of `authorizations` that is a stray one: an authorization at the bank that no receipt wants; the gateway voids it. */
 export type StrayHold = {
   authorizationId: string
   operationId: string
@@ -142,6 +144,7 @@ export const AUDIT_ACTIONS = [
   'ENTER_BANK_REFERENCE',
   'CLOSE_REVIEW',
   'RESEND_WEBHOOK',
+  'END_REVIEW',
 ] as const
 export type AuditAction = (typeof AUDIT_ACTIONS)[number]
 /** A row of `audit_lines`. */

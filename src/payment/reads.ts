@@ -35,6 +35,13 @@ export async function paymentByKey(
   return payment ?? null
 }
 
+/** Of a payment whose receipt was lost: the one that was claimed anew for the same request. */
+export async function successorOf({ sql }: Gateway, id: string): Promise<string | null> {
+  const [successor] = await answered(sql<{ paymentId: string }[]>`
+    select payment_id from payment_successors where id_tail = right(${id}, 12) and payment_id <> ${id}`)
+  return successor?.paymentId ?? null
+}
+
 /** By the bank's authorization, capture, void or refund id. */
 export async function paymentByBankReference(gateway: Gateway, reference: string): Promise<Payment | null> {
   const [payment] = await answered(gateway.sql<Payment[]>`
@@ -49,14 +56,15 @@ function has({ sql }: Gateway, reference: string) {
               or void_id = ${reference} or refund_id = ${reference})`
 }
 
-/** The payment that has this id of the bank's, a stray hold of that id, or, if not `payment` itself, evidence of it. */
+/** The payment that has this id of the bank's, a stray hold of that id, or evidence of it; not what `payment` itself may yet want. */
 export async function ownerOf(gateway: Gateway, reference: string, payment: string): Promise<string | null> {
   const asEvidence = [{ evidence: { bankId: reference } }]
   const [owner] = await answered(gateway.sql<{ id: string }[]>`
     select id from payments
     where ${has(gateway, reference)}
     union all
-    select payment_id from stray_holds where authorization_id = ${reference}
+    select a.payment_id from authorizations a join operations o on o.id = a.operation_id
+    where a.authorization_id = ${reference} and (a.payment_id <> ${payment} or o.status <> 'UNRESOLVED')
     union all
     select id from payments
     where review_reason is not null and id <> ${payment} and review_evidence @> ${gateway.sql.json(asEvidence)}
@@ -73,21 +81,44 @@ export async function paymentsOfOrder(gateway: Gateway, orderId: string): Promis
 export type ShipmentPayment = {
   payment: Payment
   operationInFlight: OperationKind | null
-  /** The hold has not expired, by the database's clock. */
+  /** The hold has not expired, by the database's clock and by this machine's. */
   holdsNow: boolean
+  /** An operator has said that the capture was carried out. */
+  isCapturedByWord: boolean
+  /** A reconciliation found that the bank has it otherwise, and no later one that compared it found otherwise. */
+  hasDiscrepancy: boolean
 }
+
+/** Discrepancies after which the money is where the receipt says. */
+const HARMLESS = ['ID_MISSING', 'DUPLICATE_LINE', 'UNCLEAR_ANSWER']
 
 /** An order's payments with what is under way on them, in one snapshot; those that hold money first. */
 export async function paymentsForShipment(gateway: Gateway, orderId: string): Promise<ShipmentPayment[]> {
+  const { clock } = gateway
+  const here = clock.databaseTime() ?? new Date(clock.wallMs())
   const rows = await answered(gateway.sql<(Payment & Omit<ShipmentPayment, 'payment'>)[]>`
     select p.*, o.kind as operation_in_flight,
            coalesce(p.authorization_expires_at
-                    > coalesce(${gateway.clock.databaseTime()}::timestamptz, clock_timestamp()), false) as holds_now
+                    > greatest(coalesce(${clock.databaseTime()}::timestamptz, clock_timestamp()), ${here}), false) as holds_now,
+           exists (select from audit_lines a join operations c on c.id = a.operation_id
+                   where a.payment_id = p.id and a.action = 'CLOSE_REVIEW' and c.kind = 'CAPTURE'
+                     and a.detail ->> 'outcome' = 'CARRIED_OUT') as is_captured_by_word,
+           exists (select from discrepancies d join reconciliations r on r.id = d.reconciliation_id
+                   where d.payment_id = p.id and d.mended_at is null and d.kind <> all(${HARMLESS}::text[])
+                     and not exists (select from reconciliations n
+                                     where n.kind = r.kind and n.id > r.id and n.finished_at is not null
+                                       and n.span_from <= p.created_at)) as has_discrepancy
     from payments p
     left join operations o on o.payment_id = p.id and o.status = 'UNRESOLVED' and o.kind <> 'RELEASE'
     where p.order_id = ${orderId}
     order by (p.state in ('CAPTURED', 'AUTHORIZED')) desc, p.id desc limit ${NEWEST_MAX}`)
-  return rows.map(({ operationInFlight, holdsNow, ...payment }) => ({ payment, operationInFlight, holdsNow }))
+  return rows.map(({ operationInFlight, holdsNow, isCapturedByWord, hasDiscrepancy, ...payment }) => ({
+    payment,
+    operationInFlight,
+    holdsNow,
+    isCapturedByWord,
+    hasDiscrepancy,
+  }))
 }
 
 export async function operationByKey(
@@ -156,11 +187,12 @@ export async function bankCallsOfOperations(
     order by newest.id`)
 }
 
-/** Whether the bank has said to an attempt of this operation that what it is about was captured, voided or refunded. */
-export async function wasSaidToBeUsed({ sql }: Gateway, operationId: string): Promise<boolean> {
-  const calls = await answered(sql`
-    select from bank_calls where operation_id = ${operationId} and conclusion = 'alreadyUsed' limit 1`)
-  return calls.length > 0
+/** The last call to which the bank said that what it is about was captured, voided or refunded already. */
+export async function refusedAsUsed({ sql }: Gateway, operationId: string) {
+  const [call] = await answered(sql<{ errorCode: string | null }[]>`
+    select error_code from bank_calls where operation_id = ${operationId} and conclusion = 'alreadyUsed'
+    order by id desc limit 1`)
+  return call ?? null
 }
 
 /** Oldest first. */

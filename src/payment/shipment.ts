@@ -6,6 +6,8 @@ export const SHIPMENT_REASONS = [
   'AUTHORIZED',
   'OPERATION_IN_FLIGHT',
   'UNDER_REVIEW',
+  'CAPTURE_UNCONFIRMED',
+  'DISCREPANCY',
   'PENDING',
   'AMOUNT_DIFFERS',
   'AUTHORIZATION_EXPIRED',
@@ -17,26 +19,45 @@ export const SHIPMENT_REASONS = [
 ] as const
 export type ShipmentReason = (typeof SHIPMENT_REASONS)[number]
 
-export type ShipmentVerdict = { about: ShipmentPayment; reason: ShipmentReason; mayShip: boolean }
+/** Who has said that the money is there: the bank, with its id, or an operator; null where it is not or nobody has. */
+export const CONFIRMERS = ['BANK', 'OPERATOR'] as const
+export type Confirmer = (typeof CONFIRMERS)[number]
+
+export type ShipmentVerdict = {
+  about: ShipmentPayment
+  reason: ShipmentReason
+  mayShip: boolean
+  confirmedBy: Confirmer | null
+}
 
 /**
- * May the goods of an order leave? Yes for a payment of exactly that amount that is captured, or authorized, unexpired
- * and with nothing under way. Several payments are each looked at, never summed.
+ * May the goods of an order leave? Yes for a payment of exactly that amount that is captured, as the bank or an operator
+ * has confirmed, or authorized, unexpired and with nothing under way; and of which no reconciliation has found otherwise. Several payments are each looked at, never summed.
  */
 export function shipmentCheck(payments: readonly ShipmentPayment[], amountCents: number) {
   const verdicts = payments.map((about): ShipmentVerdict => {
     const reason = reasonOf(about, amountCents)
-    return { about, reason, mayShip: reason === 'CAPTURED' || reason === 'AUTHORIZED' }
+    return {
+      about,
+      reason,
+      mayShip: reason === 'CAPTURED' || reason === 'AUTHORIZED',
+      confirmedBy: confirmerOf(about),
+    }
   })
   const rank = ({ reason }: ShipmentVerdict) => SHIPMENT_REASONS.indexOf(reason)
   const best = verdicts.toSorted((one, other) => rank(one) - rank(other))[0] ?? null
   return { best, verdicts }
 }
 
-function reasonOf(
-  { payment, operationInFlight, holdsNow }: ShipmentPayment,
-  amountCents: number,
-): ShipmentReason {
+function confirmerOf({ payment, isCapturedByWord }: ShipmentPayment): Confirmer | null {
+  if (payment.state === 'AUTHORIZED') return 'BANK'
+  if (payment.state !== 'CAPTURED') return null
+  if (payment.captureId !== null) return 'BANK'
+  return isCapturedByWord ? 'OPERATOR' : null
+}
+
+function reasonOf(about: ShipmentPayment, amountCents: number): ShipmentReason {
+  const { payment, operationInFlight, holdsNow, hasDiscrepancy } = about
   const { state } = payment
   switch (state) {
     case 'PENDING':
@@ -53,8 +74,10 @@ function reasonOf(
       if (payment.amountCents !== amountCents) return 'AMOUNT_DIFFERS'
       // A capture or void may have been carried out already, and so may a refund.
       if (operationInFlight !== null) return 'OPERATION_IN_FLIGHT'
-      // The state may not be what the bank has. That the id of a capture is unknown is no reason for a review.
+      // The state may not be what the bank has.
       if (payment.reviewReason !== null) return 'UNDER_REVIEW'
+      if (hasDiscrepancy) return 'DISCREPANCY'
+      if (confirmerOf(about) === null) return 'CAPTURE_UNCONFIRMED'
       return state === 'AUTHORIZED' && !holdsNow ? 'AUTHORIZATION_EXPIRED' : state
   }
 }

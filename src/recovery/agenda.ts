@@ -1,7 +1,6 @@
 import { answered } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
-import { leaseMs } from '../operation/claim-again.ts'
-import { lookAgain } from '../operation/look-again.ts'
+import { leaseMs } from '../operation/claim-row.ts'
 import { performWhole, takeOver } from '../operation/run.ts'
 import { operationId, paymentId } from '../payment/ids.ts'
 import type { Operation, StrayHold } from '../payment/payment.ts'
@@ -20,64 +19,85 @@ export type Entry = {
 /** The most urgent first; `besides` are the names of those that are being worked on. */
 export type Find = (gateway: Gateway, atMost: number, besides: readonly string[]) => Promise<Entry[]>
 
-/** `share` of the places: where thousands are abandoned, the others have theirs. */
-export const AGENDA: readonly { find: Find; share: number }[] = [
-  { find: abandonedOperations, share: 0.75 },
-  { find: lateLooks, share: 1 },
-  { find: strayHolds, share: 1 },
-  { find: expiredHolds, share: 1 },
+/**
+ * `share` of the places: where thousands are abandoned, the others have theirs. `needsBank`: not looked for while the
+ * bank's circuit is open.
+ */
+export const AGENDA: readonly { find: Find; share: number; needsBank: boolean }[] = [
+  { find: forgottenAuthorizes, share: 0.75, needsBank: false },
+  { find: abandonedOperations, share: 0.75, needsBank: true },
+  { find: lateLooks, share: 1, needsBank: true },
+  { find: strayHolds, share: 1, needsBank: true },
+  { find: expiredHolds, share: 1, needsBank: true },
 ]
+
+/**
+ * No lease is so long: the database's clock was ahead when it was given, and has been set right. What is dated later than
+ * now was done by now; who is at work on it has as long as anybody.
+ */
+export async function setLeasesRight(gateway: Gateway): Promise<void> {
+  await answered(gateway.sql`
+    update operations o set
+      leased_until = now + ${leaseMs(gateway)} * interval '1 millisecond',
+      sent_at = not_after(o.sent_at, now),
+      ambiguous_at = not_after(o.ambiguous_at, now)
+    from (select ${now(gateway)} as now) as clock
+    where status = 'UNRESOLVED' and leased_until > now + ${leaseMs(gateway) + HOUR_MS} * interval '1 millisecond'`)
+}
+
+const HOUR_MS = 3_600_000
 
 /** The gateway's own operations have it for a client. */
 const OWN = { client: 'gateway', card: null } as const
 
-const HOUR_MS = 3_600_000
+/** What the bank has not said while it remembered it will not say any more, however long it is silent. */
+async function forgottenAuthorizes(gateway: Gateway, atMost: number, besides: readonly string[]) {
+  const { sql, settings } = gateway
+  const operations = await answered(sql<Operation[]>`
+    select * from operations
+    where status = 'UNRESOLVED' and kind = 'AUTHORIZE' and leased_until <= ${now(gateway)}
+      and coalesce(sent_at, created_at) + ${settings.replayWindowMs} * interval '1 millisecond' <= ${now(gateway)}
+      and 'op_' || id <> all(${besides}::text[])
+    order by leased_until
+    limit ${atMost}`)
+  return operations.map((operation) => entryOf(operation, () => takeOver(gateway, operation)))
+}
 
 async function abandonedOperations(gateway: Gateway, atMost: number, besides: readonly string[]) {
-  const { sql } = gateway
-  // No lease is so long: the database's clock was ahead when it was given, and has been set right. What is dated later
-  // than now was done by now; who is at work on it has as long as anybody.
-  await answered(sql`
-    update operations o set
-      leased_until = now + ${leaseMs(gateway)} * interval '1 millisecond',
-      sent_at = least(o.sent_at, now),
-      ambiguous_at = least(o.ambiguous_at, now)
-    from (select ${now(gateway)} as now) as clock
-    where status = 'UNRESOLVED' and leased_until > now + ${leaseMs(gateway) + HOUR_MS} * interval '1 millisecond'`)
-  const operations = await answered(sql<Operation[]>`
+  const operations = await answered(gateway.sql<Operation[]>`
     select * from operations
     where status = 'UNRESOLVED' and leased_until <= ${now(gateway)} and 'op_' || id <> all(${besides}::text[])
     order by leased_until
     limit ${atMost}`)
-  return operations.map((operation) => ({
-    name: operationId(operation.id),
-    enter: () => admitted(gateway, () => takeOver(gateway, operation)),
-  }))
+  return operations.map((operation) =>
+    entryOf(operation, () => admitted(gateway, () => takeOver(gateway, operation))),
+  )
 }
 
 async function lateLooks(gateway: Gateway, atMost: number, besides: readonly string[]) {
-  const { sql } = gateway
-  const operations = await answered(sql<Operation[]>`
+  const operations = await answered(gateway.sql<Operation[]>`
     select * from operations
-    where look_again_at <= ${now(gateway)} and 'op_' || id <> all(${besides}::text[])
+    where look_again_at is not null and is_late_look_due(look_again_at, ${now(gateway)}) and 'op_' || id <> all(${besides}::text[])
     order by look_again_at
     limit ${atMost}`)
-  return operations.map((operation) => ({
-    name: operationId(operation.id),
-    enter: () => admitted(gateway, () => lookAgain(gateway, operation)),
-  }))
+  return operations.map((operation) =>
+    entryOf(operation, () => admitted(gateway, () => takeOver(gateway, operation))),
+  )
 }
+
+const entryOf = ({ id }: Operation, enter: Entry['enter']): Entry => ({ name: operationId(id), enter })
 
 async function strayHolds(gateway: Gateway, atMost: number, besides: readonly string[]) {
   const { sql } = gateway
   const holds = await answered(sql<(StrayHold & Tries)[]>`
-    select s.*, earlier.tries from stray_holds s
+    select s.authorization_id, s.payment_id, earlier.tries from authorizations s
+    join operations origin on origin.id = s.operation_id and origin.status <> 'UNRESOLVED'
     cross join lateral (
       select count(*)::int as tries, max(o.resolved_at) as last_at, bool_or(o.status = 'UNRESOLVED') as is_busy
       from operations o
       where o.payment_id = s.payment_id and o.kind = 'RELEASE' and o.input ->> 'authorizationId' = s.authorization_id
     ) as earlier
-    where s.released_at is null and ${isDue(gateway)} and 'release:' || s.authorization_id <> all(${besides}::text[])
+    where s.role = 'STRAY' and s.released_at is null and ${isTimeToTry(gateway)} and 'release:' || s.authorization_id <> all(${besides}::text[])
     order by s.found_at
     limit ${atMost}`)
   return holds.map(({ authorizationId, paymentId, tries }) => ({
@@ -116,7 +136,7 @@ async function expiredHolds(gateway: Gateway, atMost: number, besides: readonly 
     ) as earlier
     where p.state = 'AUTHORIZED'
       and p.authorization_expires_at <= least(${now(gateway)}, ${here}) - ${settings.expireMarginMs}::int * interval '1 millisecond'
-      and ${isDue(gateway)} and 'expire:pay_' || p.id <> all(${besides}::text[])
+      and ${isTimeToTry(gateway)} and 'expire:pay_' || p.id <> all(${besides}::text[])
     order by p.authorization_expires_at
     limit ${atMost}`)
   return holds.map(({ id, tries }) => ({
@@ -134,10 +154,11 @@ async function expiredHolds(gateway: Gateway, atMost: number, besides: readonly 
 /** How often the bank was asked in vain, each time under a key of its own: a refusal is a final answer to its key. */
 type Tries = { tries: number }
 
-/** Not under way (or in review), and after each vain try a longer pause. */
-function isDue(gateway: Gateway) {
+/** Not under way (or in review), and after each vain try a longer pause. One that lies ahead was dated by a wrong clock. */
+function isTimeToTry(gateway: Gateway) {
   return gateway.sql`not coalesce(earlier.is_busy, false) and coalesce(
-    earlier.last_at + least(interval '1 hour', interval '5 seconds' * 2 ^ least(earlier.tries, 10)) <= ${now(gateway)}, true)`
+    earlier.last_at > ${now(gateway)}
+    or earlier.last_at + least(interval '1 hour', interval '5 seconds' * 2 ^ least(earlier.tries, 10)) <= ${now(gateway)}, true)`
 }
 
 function now({ sql, clock }: Gateway) {

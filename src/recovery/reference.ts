@@ -90,7 +90,7 @@ async function whyNotOf(
 }
 
 /** "Not found" is also what a fault of the bank's database looks like: it counts when a healthy bank repeats it. */
-async function lookTwice(gateway: Gateway, endpoint: Exclude<BankEndpoint, 'voids'>, id: string) {
+export async function lookTwice(gateway: Gateway, endpoint: Exclude<BankEndpoint, 'voids'>, id: string) {
   const first = await gateway.bank.look(endpoint, id)
   if (first.found.is !== 'notFound') return first
   const health = await gateway.bank.healthy()

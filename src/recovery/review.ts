@@ -6,14 +6,13 @@ import type { Conclusion } from '../operation/decide.ts'
 import { notAdmitted, problem } from '../operation/problems.ts'
 import type { Problem } from '../operation/problems.ts'
 import { refused } from '../operation/result.ts'
-import { lookAgain } from '../operation/look-again.ts'
 import { before, takeOver } from '../operation/run.ts'
 import { settle } from '../operation/settle.ts'
 import { operationId as opId, timeOrderedId } from '../payment/ids.ts'
 import { isInReview } from '../payment/payment.ts'
 import type { Audit, AuditAction, AuditLine, Operation, Payment } from '../payment/payment.ts'
 import { auditLinesOfPayments, operationsThatCount, paymentsById } from '../payment/reads.ts'
-import { confirm, REFERENCES } from './reference.ts'
+import { confirm, lookTwice, REFERENCES } from './reference.ts'
 
 /**
  * What no rule can settle, an operator does: by a reference that the bank confirms, by letting recovery try again, or by
@@ -35,17 +34,17 @@ export async function rerunRecovery(gateway: Gateway, { operationId, ...by }: Of
   const meant = operations.filter(({ id }) => operationId === null || id === operationId)
   const inReview = meant.filter(isInReview)
   if (inReview.length > 1) return sayWhich(inReview, payment)
-  const unresolved = inReview[0] ?? meant.find(({ status }) => status === 'UNRESOLVED')
-  const toLookAt = meant.find(({ lookAgainAt }) => lookAgainAt !== null)
-  if (unresolved === undefined && toLookAt === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
+  const operation =
+    inReview[0] ??
+    meant.find(({ status }) => status === 'UNRESOLVED') ??
+    meant.find((one) => one.lookAgainAt !== null || mayHaveLeftHold(one, payment))
+  if (operation === undefined) return refuse('NOTHING_TO_SETTLE', { payment })
 
   const deadlineMs = gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs
   const waiting = { answer: problem('OPERATION_IN_FLIGHT', { payment }), isOver: false, deadlineMs }
-  const work = gateway.bank.admit(async (refusal) => {
-    if (refusal !== null) return refused(notAdmitted(refusal, payment))
-    if (unresolved !== undefined) return await takeOver(gateway, unresolved, audit)
-    return toLookAt === undefined ? refused(waiting.answer) : await lookAgain(gateway, toLookAt, audit)
-  })
+  const work = gateway.bank.admit(async (refusal) =>
+    refusal === null ? await takeOver(gateway, operation, audit) : refused(notAdmitted(refusal, payment)),
+  )
   const result = await before(gateway, waiting, work)
   const reviewed = await whatWasDone(gateway, audit, by)
   if (reviewed !== null) return reviewed
@@ -77,7 +76,7 @@ export async function enterBankReference(
 
 /** `bankReference`: the id of a void, which the bank has no GET for. */
 export type Closing = OfSeveral & { outcome: ReviewOutcome; bankReference: string | null }
-export const REVIEW_OUTCOMES = ['CARRIED_OUT', 'NOT_CARRIED_OUT', 'NO_CHANGE'] as const
+export const REVIEW_OUTCOMES = ['CARRIED_OUT', 'NOT_CARRIED_OUT', 'NO_CHANGE', 'LOST_AT_BANK'] as const
 export type ReviewOutcome = (typeof REVIEW_OUTCOMES)[number]
 
 /** Ends a case by the outcome that the bank's statement shows. Only an operation in review takes an operator's word. */
@@ -89,6 +88,7 @@ export async function closeReview(
   if (about === null) return refuse('PAYMENT_NOT_FOUND')
   const { payment, operations } = about
   const audit = auditOf(by, 'CLOSE_REVIEW', { outcome, bankReference })
+  if (outcome === 'LOST_AT_BANK') return await closeAsLost(gateway, by, audit, payment)
   const meant = operations.filter(({ id }) => operationId === null || id === operationId)
   if (meant.length === 0) return refuse('NOTHING_TO_SETTLE', { payment })
   const unresolved = meant.filter(({ status }) => status === 'UNRESOLVED')
@@ -98,6 +98,8 @@ export async function closeReview(
   if (unresolved.length > 0 && (operation === undefined || outcome === 'NO_CHANGE'))
     return refuse(operation === undefined ? 'OPERATION_IN_FLIGHT' : 'NOTHING_TO_SETTLE', { payment })
   if (operation === undefined) {
+    const lost = outcome === 'NO_CHANGE' ? await whatBankLacks(gateway, payment) : null
+    if (lost !== null) return lost
     if (outcome !== 'CARRIED_OUT') await close(gateway, by.paymentId, audit, outcome === 'NOT_CARRIED_OUT')
     const done = await whatWasDone(gateway, audit, by)
     const words = payment.reviewReason === null ? {} : { message: ALL_HAVE_ENDED }
@@ -115,6 +117,11 @@ export async function closeReview(
   // Or it is not in review any more: somebody is asking the bank.
   const otherwise = refuse('OPERATION_IN_FLIGHT', { payment })
   return await settleByWord(gateway, by, operation, { conclusion, calls: [], audit }, otherwise)
+}
+
+/** The bank is not asked by itself any more, since it deletes its answers after a day, within an hour. */
+function mayHaveLeftHold({ kind, status }: Operation, { possibleOrphanHoldSince }: Payment): boolean {
+  return kind === 'AUTHORIZE' && status === 'REFUSED' && possibleOrphanHoldSince !== null
 }
 
 function sayWhich(operations: readonly Operation[], payment: Payment): Reviewed {
@@ -149,6 +156,61 @@ function doesNotFit(payment: Payment): Reviewed {
   )
 }
 
+/** NO_CHANGE says that the receipt is right: not while the bank says that it does not know what the payment counts on. */
+async function whatBankLacks(gateway: Gateway, payment: Payment): Promise<Reviewed | null> {
+  const { state, authorizationId, captureId } = payment
+  const reference =
+    state === 'AUTHORIZED' && authorizationId !== null
+      ? ({ endpoint: 'authorizations', id: authorizationId } as const)
+      : state === 'CAPTURED' && captureId !== null
+        ? ({ endpoint: 'captures', id: captureId } as const)
+        : null
+  if (reference === null) return null
+  const { found } = await lookTwice(gateway, reference.endpoint, reference.id)
+  if (found.is === 'found') return null
+  return found.is === 'noAnswer'
+    ? refuse('BANK_UNAVAILABLE', { payment, retry: 'WAIT', message: BANK_DOES_NOT_SAY })
+    : notConfirmed(
+        payment,
+        `the bank does not know ${reference.id}, so something has changed; ${WHAT_THEN[reference.endpoint]}`,
+      )
+}
+
+const WHAT_THEN = {
+  authorizations: 'if its statement lacks it as well, close the case as LOST_AT_BANK',
+  captures: 'ask the bank where it is before the case is closed',
+}
+
+async function closeAsLost(
+  gateway: Gateway,
+  by: ByOperator,
+  audit: Audit,
+  payment: Payment,
+): Promise<Reviewed> {
+  const deadlineMs = gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs
+  const step = { name: 'close as lost', payment: `pay_${by.paymentId}` }
+  const operation = timeOrderedId()
+  const [row] = await persist(
+    gateway,
+    step,
+    deadlineMs,
+    async () =>
+      await gateway.sql<{ answer: string }[]>`
+    select close_as_lost(
+      ${by.paymentId}::uuid, ${gateway.sql.json(audit)}, ${operation}::uuid, ${gateway.clock.databaseTime()}) as answer`,
+  )
+  const done = await whatWasDone(gateway, audit, by)
+  if (done === null)
+    return row?.answer === 'UNRESOLVED'
+      ? refuse('OPERATION_IN_FLIGHT', { payment })
+      : refuse('NOTHING_TO_SETTLE', { payment, message: NOT_HELD })
+  gateway.changes.emit('payment', done.payment)
+  return done
+}
+
+const NOT_HELD =
+  'Only an authorized payment counts on a hold that the bank can have lost. Nothing was changed.'
+
 async function close(gateway: Gateway, paymentId: string, audit: Audit, noHold: boolean): Promise<void> {
   const step = { name: 'close review', payment: `pay_${paymentId}` }
   await persist(gateway, step, gateway.clock.monotonicMs() + gateway.settings.requestDeadlineMs, async () => {
@@ -163,7 +225,7 @@ async function whatWasDone(
   gateway: Gateway,
   audit: Audit,
   { paymentId }: ByOperator,
-): Promise<Reviewed | null> {
+): Promise<(Reviewed & { is: 'reviewed' }) | null> {
   const lines = await auditLinesOfPayments(gateway, [paymentId])
   const auditLine = lines.find(({ id }) => id === audit.id)
   const [payment] = await paymentsById(gateway, [paymentId])

@@ -2,7 +2,8 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { isPassing } from '../db/persist.ts'
 import type { Gateway } from '../gateway.ts'
 import { inSpan } from '../observe/span.ts'
-import { AGENDA } from './agenda.ts'
+import { AGENDA, setLeasesRight } from './agenda.ts'
+import { lookAtHistory } from './history.ts'
 import type { Entry, Find } from './agenda.ts'
 
 /**
@@ -62,11 +63,15 @@ const worksOf = (running: Running) => [...running.values()].map(({ done }) => do
 
 /** Enters what is due and not entered yet, as far as there are places; true when they ran out. Never rejects. */
 async function startRound(gateway: Gateway, running: Running): Promise<boolean> {
-  if (gateway.inFlight.draining || gateway.bank.state().circuit !== 'closed') return false
+  if (gateway.inFlight.draining) return false
+  const isBankOpen = gateway.bank.state().circuit === 'closed'
   let ranOut = false
   try {
     const { recoveriesMax } = gateway.settings
-    for (const { find, share } of AGENDA) {
+    await lookAtHistory(gateway)
+    await setLeasesRight(gateway)
+    for (const { find, share, needsBank } of AGENDA) {
+      if (needsBank && !isBankOpen) continue
       const taken = [...running.values()].filter((entry) => entry.find === find).length
       const places = Math.min(
         recoveriesMax - running.size,

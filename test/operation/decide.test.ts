@@ -2,8 +2,10 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Answer } from '../../src/bank/bank.ts'
 import { OPERATION_DEFAULTS } from '../../src/config.ts'
-import { decide, noEvidence, weigh } from '../../src/operation/decide.ts'
-import type { Evidence, Step } from '../../src/operation/decide.ts'
+import { decide } from '../../src/operation/decide.ts'
+import type { Step } from '../../src/operation/decide.ts'
+import { noEvidence, weigh } from '../../src/operation/evidence.ts'
+import type { Evidence } from '../../src/operation/evidence.ts'
 import type { OperationKind } from '../../src/payment/payment.ts'
 
 /** What the bank says, in the order it says it; `quietAfter` is how many answers in the quiet period has passed. */
@@ -13,14 +15,20 @@ type Told = {
   replayable?: boolean
   draining?: boolean
   vainTries?: number
+  isHistoryLost?: boolean
+  /** Claimed as a probe, since the bank may know it from before receipts were lost. */
+  probedFirst?: boolean
   answers: Answer[]
 }
 
 /** Plays a run: each step that decide wants gets the next answer. Returns the steps, the last being what it settles. */
 function play(kind: OperationKind, told: Told): { steps: Step[]; asked: string[] } {
   const { resumed = false, quietAfter = Infinity, replayable = true, draining = false, vainTries = 0 } = told
-  let evidence: Omit<Evidence, 'asked' | 'last'> = { ...noEvidence(kind), ambiguous: resumed }
-  let step: Step = resumed ? { do: 'PROBE', afterMs: 0 } : { do: 'SEND', afterMs: 0, confirm: false }
+  const { isHistoryLost = false, probedFirst = false } = told
+  const own = { ambiguous: resumed, isHistoryLost, wasSent: !probedFirst, canSend: !resumed }
+  let evidence: Omit<Evidence, 'asked' | 'last'> = { ...noEvidence(kind), ...own }
+  let step: Step =
+    resumed || probedFirst ? { do: 'PROBE', afterMs: 0 } : { do: 'SEND', afterMs: 0, confirm: false }
   const steps: Step[] = []
   const asked: string[] = []
   for (const [index, answer] of told.answers.entries()) {
@@ -49,7 +57,7 @@ const done: Answer = {
 const chaos: Answer = { is: 'notDone', reason: 'chaos' }
 const lost: Answer = { is: 'ambiguous', reason: 'reset' }
 const notStored: Answer = { is: 'notStored' }
-const used: Answer = { is: 'alreadyUsed' }
+const used: Answer = { is: 'alreadyUsed', by: null }
 const noCard: Answer = { is: 'doubtful', about: 'card' }
 const noParent: Answer = { is: 'doubtful', about: 'parent' }
 const expired: Answer = { is: 'holdExpired' }
@@ -57,6 +65,7 @@ const misused: Answer = { is: 'misused', reason: '404' }
 const broke: Answer = { is: 'declined', code: 'INSUFFICIENT_FUNDS' }
 const odd: Answer = { is: 'mismatch', reason: 'another amount', evidence: { amount: 1 } }
 
+const IN_REVIEW = { is: 'LEAVE', review: { reason: expect.any(String) } }
 const times = (count: number, answer: Answer) => Array.from({ length: count }, () => answer)
 const FOLLOW_UPS = ['CAPTURE', 'VOID', 'REFUND', 'EXPIRE', 'RELEASE'] as const
 
@@ -117,9 +126,11 @@ describe('an authorize that may have been carried out', () => {
     const told = { resumed: true, quietAfter: 0, answers: [notStored, notStored, chaos, lost, expired] }
     expect(conclusionOf('AUTHORIZE', told)).toMatchObject({ do: 'PROBE' })
   })
-  it('goes to review when the bank has forgotten', () => {
-    const told = { resumed: true, quietAfter: 0, replayable: false, answers: [notStored] }
-    expect(conclusionOf('AUTHORIZE', told)).toMatchObject({ is: 'REVIEW' })
+  it('has failed, with a possible orphan hold, when the bank has forgotten or stays silent until then', () => {
+    for (const said of [notStored, lost, chaos]) {
+      const told = { resumed: true, quietAfter: 0, replayable: false, answers: [said] }
+      expect(conclusionOf('AUTHORIZE', told)).toMatchObject({ is: 'VERDICT', to: 'FAILED', orphan: true })
+    }
   })
 })
 
@@ -164,11 +175,48 @@ describe.each(FOLLOW_UPS)('a %s that may have been carried out', (kind) => {
       bankId: 'auth_1',
     })
   })
+  it('what the bank says that another operation did was not done by it', () => {
+    const other = {
+      CAPTURE: 'VOID',
+      VOID: 'CAPTURE',
+      EXPIRE: 'CAPTURE',
+      RELEASE: 'CAPTURE',
+      REFUND: 'VOID',
+    } as const
+    const by = { is: 'alreadyUsed', by: other[kind] } as const
+    const answers = [notStored, by, notStored, notStored]
+    expect(conclusionOf(kind, { resumed: true, quietAfter: 0, answers })).toMatchObject(IN_REVIEW)
+  })
+  it('nor, while receipts are lost, what it says that somebody did', () => {
+    const answers = [notStored, used, notStored, notStored]
+    const told = { resumed: true, quietAfter: 0, isHistoryLost: true, answers }
+    expect(conclusionOf(kind, told)).toMatchObject(IN_REVIEW)
+  })
   it('a refusal after it goes to review', () => {
     for (const no of [expired, misused]) {
       const answers = [notStored, no, notStored, notStored]
-      expect(conclusionOf(kind, { resumed: true, quietAfter: 0, answers })).toMatchObject({ is: 'REVIEW' })
+      expect(conclusionOf(kind, { resumed: true, quietAfter: 0, answers })).toMatchObject(IN_REVIEW)
     }
+  })
+})
+
+describe('an authorize that is claimed while receipts are lost', () => {
+  const probedFirst = true
+  it('is what the bank gives back, and is not sent', () => {
+    const { asked, steps } = play('AUTHORIZE', { probedFirst, answers: [chaos, done] })
+    expect(asked).toEqual(['PROBE', 'PROBE'])
+    expect(steps.at(-1)).toMatchObject({ conclusion: { is: 'FACT', bankId: 'auth_1' } })
+  })
+  it('is sent when the bank does not know it', () => {
+    const { asked, steps } = play('AUTHORIZE', { probedFirst, answers: [notStored, done] })
+    expect(asked).toEqual(['PROBE', 'SEND'])
+    expect(steps.at(-1)).toMatchObject({ conclusion: { is: 'FACT' } })
+  })
+  it('is never sent by who has no card, nor again once it may have been carried out', () => {
+    const lone = { probedFirst, resumed: true, quietAfter: 0, answers: times(3, notStored) }
+    expect(play('AUTHORIZE', lone).asked).toEqual(['PROBE', 'PROBE', 'PROBE'])
+    const { asked } = play('AUTHORIZE', { probedFirst, answers: [notStored, lost, ...times(9, notStored)] })
+    expect(asked.slice(2)).not.toContain('SEND')
   })
 })
 
@@ -209,7 +257,7 @@ describe('definite answers', () => {
     expect(conclusionOf('CAPTURE', { answers: [broke] })).toMatchObject({ is: 'VERDICT', review: {} })
   })
   it('"already used" without an ambiguous attempt of ours is a conflict', () => {
-    expect(conclusionOf('VOID', { answers: [used, notStored, notStored] })).toMatchObject({ is: 'REVIEW' })
+    expect(conclusionOf('VOID', { answers: [used, notStored, notStored] })).toMatchObject(IN_REVIEW)
   })
   it.each(['EXPIRE', 'RELEASE'] as const)('%s of a hold that is not found is tried ten times', (kind) => {
     const answers = times(3, noParent)
@@ -219,11 +267,11 @@ describe('definite answers', () => {
       to: null,
       orphan: false,
     })
-    expect(conclusionOf(kind, { answers, vainTries: 10 })).toMatchObject({ is: 'REVIEW' })
+    expect(conclusionOf(kind, { answers, vainTries: 10 })).toMatchObject(IN_REVIEW)
   })
   it('an answer that does not fit the request becomes no state', () => {
     expect(conclusionOf('CAPTURE', { answers: [odd] })).toMatchObject({
-      is: 'REVIEW',
+      is: 'LEAVE',
       review: { evidence: { amount: 1 } },
     })
   })
@@ -270,7 +318,7 @@ describe('whatever the bank answers', () => {
       }),
     )
   })
-  it('no verdict is passed over an ambiguous attempt, but on an authorize that three quiet probes did not find', () => {
+  it('no verdict is passed over an ambiguous attempt, but on an authorize that three quiet probes did not find, or that is forgotten', () => {
     fc.assert(
       fc.property(fc.constantFrom<OperationKind>('AUTHORIZE', ...FOLLOW_UPS), run, (kind, told) => {
         const { asked, steps } = play(kind, told)
@@ -283,8 +331,8 @@ describe('whatever the bank answers', () => {
         const proper = asked.filter(
           (what, i) => what === 'PROBE' && told.answers[i]?.is === 'notStored' && i >= told.quietAfter,
         )
-        expect(proper.length).toBeGreaterThanOrEqual(3)
-        expect(told.replayable).toBe(true)
+        if (told.replayable) expect(proper.length).toBeGreaterThanOrEqual(3)
+        else expect(last.conclusion.orphan).toBe(true)
       }),
     )
   })

@@ -187,14 +187,21 @@ describe('a claim', () => {
       await sql`select order_id from payments where order_id = any(${orders}) group by order_id having count(*) = 1`
     expect(rows).toHaveLength(40)
   })
-  it('of one order twice in one batch is written not at all, and one by one it is claimed once', async () => {
-    const first = authorizeItem()
-    const second = authorizeItem({ input: first['input'] })
-    await expect(call('claim', [authorizeItem(), first, second])).rejects.toThrow(
-      'order_has_one_live_payment',
-    )
-    expect((await one('claim', [first])).answer).toBe('CLAIMED')
-    expect((await one('claim', [second])).answer).toBe('BUSY')
+  it('of one order twice in one batch is claimed once, as it is one by one', async () => {
+    const answers = (rows: Row[]) => rows.map(({ answer }) => answer)
+    const pair = (allowAnotherForOrder: boolean) => {
+      const first = authorizeItem()
+      const input = first['input'] as Item
+      return [{ ...first, input: { ...input, allowAnotherForOrder } }, authorizeItem({ input })]
+    }
+    for (const allow of [false, true]) {
+      const [first, second] = pair(allow)
+      const together = await call('claim', [authorizeItem(), ...pair(allow)])
+      expect(answers(together)).toEqual(['CLAIMED', 'CLAIMED', 'BUSY'])
+      expect(together[2]).toMatchObject({ operation: { id: together[1]?.operation.id } })
+      const oneByOne = [await one('claim', [first ?? {}]), await one('claim', [second ?? {}])]
+      expect(answers(oneByOne)).toEqual(['CLAIMED', 'BUSY'])
+    }
   })
   it('of one payment twice in one batch is written not at all', async () => {
     const paymentId = await authorizedPayment()
@@ -218,7 +225,7 @@ describe('one operation twice in one batch', () => {
   it('that moves no payment is left not at all', async () => {
     const item = authorizeItem()
     await one('claim', [item])
-    const left = (retryInMs: number) => outcome(item, { is: 'LEAVE', retryInMs })
+    const left = (retryInMs: number) => ({ ...outcome(item, { is: 'LEAVE' }), retryInMs })
     await expect(call('settle', [left(1_000), left(2_000)])).rejects.toThrow('an operation was changed')
   })
 })
@@ -227,8 +234,8 @@ it('two pieces of evidence about one payment in one batch: none is lost to the o
   const item = authorizeItem()
   await one('claim', [item])
   await one('settle', [outcome(item, fact(`auth_${randomUUID()}`))])
-  const seen = (evidence: string) =>
-    outcome(item, { is: 'REVIEW', isFact: true, orphan: false, review: { reason: 'odd', evidence } })
+  const seen = (bankId: string) =>
+    outcome(item, { is: 'LEAVE', review: { reason: 'odd', evidence: { bankId } } })
   await expect(call('settle', [seen('one'), seen('two')])).rejects.toThrow('a payment was changed')
   await one('settle', [seen('one')])
   expect((await one('settle', [seen('two')])).payment?.['review_evidence']).toHaveLength(2)
@@ -409,8 +416,7 @@ describe('settle', () => {
     await one('settle', [outcome(first, refusal)])
     await one('claim', [second])
     const mismatch = {
-      is: 'REVIEW',
-      isFact: true,
+      is: 'LEAVE',
       review: { reason: 'another amount', evidence: { bankId: 'cap_money' } },
     }
     for (let repeat = 0; repeat < 2; repeat += 1) await one('settle', [outcome(second, mismatch)])
@@ -483,10 +489,11 @@ describe('settle', () => {
         await transaction`select from settle(${transaction.json([outcome(fifth, fact('auth_5'))] as never)})`
         const fate = one('settle', [outcome(dead, fact('auth_5'))]).catch((error: unknown) => error)
         const isOver = fate.then(() => true)
+        // For the row that the other has written and not yet committed.
         const waits = async () => {
           const locks = await sql`
-            select from pg_locks where locktype = 'advisory' and not granted
-              and database = (select oid from pg_database where datname = current_database())`
+            select from pg_locks l join pg_stat_activity a using (pid)
+            where l.locktype = 'transactionid' and not l.granted and a.datname = current_database()`
           return locks.length > 0
         }
         while (!(await Promise.race([isOver, waits()])));
@@ -494,21 +501,27 @@ describe('settle', () => {
       })
       .then(async ({ fate }) => expect(await fate).toEqual(duplicate))
 
-    // Nor is it both where it was known as evidence only.
+    // Nor is it both where it was told as something else than was asked: the first that it was told to keeps it.
     const [sixth, seventh] = [authorizeItem(), authorizeItem()]
     await call('claim', [sixth, seventh])
     const evidence = { bankId: 'auth_6', amountCents: 700 }
-    const odd = { is: 'REVIEW', isFact: true, orphan: false, review: { reason: 'another amount', evidence } }
+    const odd = { is: 'LEAVE', review: { reason: 'another amount', evidence } }
     await one('settle', [outcome(seventh, odd)])
-    await call('settle', [outcome(sixth, fact('auth_6')), outcome(seventh, failed)])
+    await expect(one('settle', [outcome(sixth, fact('auth_6'))])).rejects.toEqual(duplicate)
+    // It may turn out to be what was asked for, and is not released before.
+    const input = { paymentId: seventh.paymentId, authorizationId: 'auth_6' }
+    const release = { ...followUp('VOID', seventh.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
+    expect(await one('claim', [release])).toMatchObject({ operation: { code: 'PAYMENT_NOT_FOUND' } })
+    await one('settle', [outcome(seventh, fact('auth_6'))])
     expect(await sql`select from stray_holds where authorization_id = 'auth_6'`).toHaveLength(0)
+    const again = { ...release, operationId: timeOrderedId(), idempotencyKey: randomUUID() }
+    expect(await one('claim', [again])).toMatchObject({ operation: { code: 'PAYMENT_NOT_FOUND' } })
 
-    // Whatever else has written it.
-    await sql`insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
-      values ('auth_live', ${dead.operationId}, ${dead.paymentId}, 100, now(), now())`
-    const input = { paymentId: dead.paymentId, authorizationId: 'auth_live' }
-    const release = { ...followUp('VOID', dead.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
-    expect(await one('claim', [release])).toMatchObject({ answer: 'RESOLVED' })
+    // Whatever else wants to write it.
+    await expect(sql`insert into stray_holds (authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at)
+      values ('auth_live', ${dead.operationId}, ${dead.paymentId}, 100, now(), now())`).rejects.toEqual(
+      duplicate,
+    )
   })
   it('takes an operator’s verdict of what is in review, and not while somebody asks the bank', async () => {
     const paymentId = await authorizedPayment()
@@ -522,7 +535,7 @@ describe('settle', () => {
     }
     expect(await word()).toMatchObject({ answer: 'TAKEN', operation: { status: 'UNRESOLVED' } })
     const review = { reason: 'a conflict', evidence: {} }
-    await one('settle', [outcome(capture, { is: 'REVIEW', isFact: false, orphan: false, review })])
+    await one('settle', [outcome(capture, { is: 'LEAVE', review })])
     expect(await word()).toMatchObject({ answer: 'SETTLED', operation: { status: 'REFUSED' } })
   })
   it('takes no doubt about an operation that has been answered', async () => {
@@ -531,7 +544,7 @@ describe('settle', () => {
     await one('claim', [capture])
     await one('settle', [outcome(capture, fact('cap_certain_1'))])
     const review = { reason: 'a conflict', evidence: {} }
-    expect(await one('settle', [outcome(capture, { is: 'REVIEW', isFact: false, review })])).toMatchObject({
+    expect(await one('settle', [outcome(capture, { is: 'LEAVE', review })])).toMatchObject({
       answer: 'SETTLED',
       operation: { status: 'SUCCEEDED' },
       payment: { state: 'CAPTURED', review_reason: null },
@@ -545,7 +558,7 @@ describe('settle', () => {
     const input = { paymentId: item.paymentId, authorizationId: 'auth_stray_5' }
     const release = { ...followUp('VOID', item.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
     await one('claim', [release])
-    const odd = { is: 'REVIEW', isFact: false, orphan: false, review: { reason: 'odd', evidence: {} } }
+    const odd = { is: 'LEAVE', review: { reason: 'odd', evidence: {} } }
     await one('settle', [outcome(release, odd)])
     const word = (operation: Claimed, bankId: string) => {
       const line = { action: 'ENTER_BANK_REFERENCE', actor: 'ops', reason: 'statement', detail: { bankId } }
@@ -569,12 +582,13 @@ describe('settle', () => {
     await one('claim', [capture], start)
     await one('claim_again', [again(capture, { afterToken: null })], new Date(start.getTime() + LEASE_MS))
     const review = { reason: 'a conflict', evidence: {} }
-    expect(await one('settle', [outcome(capture, { is: 'REVIEW', isFact: false, review })])).toMatchObject({
+    expect(await one('settle', [outcome(capture, { is: 'LEAVE', review })])).toMatchObject({
       answer: 'TAKEN',
       operation: { leased_until: expect.any(String) },
       payment: { review_reason: null },
     })
-    expect(await one('settle', [outcome(capture, { is: 'REVIEW', isFact: true, review })])).toMatchObject({
+    const deed = { ...review, evidence: { bankId: 'cap_1' } }
+    expect(await one('settle', [outcome(capture, { is: 'LEAVE', review: deed })])).toMatchObject({
       answer: 'TAKEN',
       operation: { leased_until: expect.any(String) },
       payment: { review_reason: 'a conflict' },
@@ -585,7 +599,7 @@ describe('settle', () => {
     const capture = followUp('CAPTURE', paymentId)
     await one('claim', [capture])
     const review = { reason: 'another amount', evidence: { amountCents: 1 } }
-    expect(await one('settle', [outcome(capture, { is: 'REVIEW', review })])).toMatchObject({
+    expect(await one('settle', [outcome(capture, { is: 'LEAVE', review })])).toMatchObject({
       answer: 'LEFT',
       operation: { status: 'UNRESOLVED', leased_until: null },
       payment: { state: 'AUTHORIZED', review_reason: 'another amount' },

@@ -73,14 +73,14 @@ const holdAtTheBank = async (amount: number) =>
     })
   )['authorization_id'] ?? ''
 
-/** An authorize whose answer was lost, and that nobody asked about until the bank had forgotten. */
+/** An authorize whose answer was lost, and that nobody asked about until the bank had forgotten: FAILED, perhaps with a hold. */
 async function forgottenAuthorize(amountCents = 4_999) {
   const orderId = randomUUID()
   bank.faults.add('drop-after-commit', { endpoint: 'authorizations', probe: false })
   bank.faults.add('unhealthy', { endpoint: 'health', times: null })
   const { payment } = await client.authorize({ orderId, amountCents })
   bank.faults.clear()
-  laterMs = 25 * HOUR_MS
+  laterMs += 25 * HOUR_MS
   await sweep(gateway)
   const [hold] = (await bank.transactions('AUTHORIZATION')).slice(-1)
   return { id: payment?.id ?? '', orderId, authorizationId: hold?.id ?? '' }
@@ -364,22 +364,18 @@ describe('a reference from the statement', () => {
     })
   })
 
-  it('settles an authorize that the bank has forgotten', async () => {
+  it('finds the hold of an authorize that the bank has forgotten: it is released, and the mark goes', async () => {
     const { id, authorizationId } = await forgottenAuthorize()
     const { payments } = await client.query<{ payments: { edges: { node: object }[] } }>(
-      '{ payments(filter: { needsReview: true, possibleOrphanHold: true }) { edges { node { id state review { reason } } } } }',
+      '{ payments(filter: { possibleOrphanHold: true }) { edges { node { id state review { reason } } } } }',
     )
-    expect(payments.edges.map(({ node }) => node)).toContainEqual({
-      id,
-      state: 'PENDING',
-      review: { reason: expect.stringContaining('forgotten') },
-    })
-    expect(await enter(id, authorizationId)).toMatchObject({
-      payment: { state: 'AUTHORIZED', authorizationId, review: null },
-    })
+    expect(payments.edges.map(({ node }) => node)).toContainEqual({ id, state: 'FAILED', review: null })
+    expect(await enter(id, authorizationId)).toMatchObject({ payment: { state: 'FAILED' } })
+    await sweep(gateway)
+    expect(await voidsOf(authorizationId)).toHaveLength(1)
     const [row] =
-      await database.sql`select possible_orphan_hold_since as mark from payments where id = ${id.slice(4)}`
-    expect(row?.['mark']).toBeNull()
+      await database.sql`select state, possible_orphan_hold_since as mark from payments where id = ${id.slice(4)}`
+    expect(row).toEqual({ state: 'VOIDED', mark: null })
   })
 
   it('of a failed authorize is a stray hold: released, never captured', async () => {
@@ -419,7 +415,7 @@ describe('a reference from the statement', () => {
       code: 'BANK_REFERENCE_REFUSED',
       message: expect.stringMatching(why),
     })
-    expect(await stateOf(id)).toBe('PENDING')
+    expect(await stateOf(id)).toBe('FAILED')
     const [row] =
       await database.sql`select count(*)::int as lines from audit_lines where payment_id = ${id.slice(4)}`
     expect(row?.['lines']).toBe(0)
@@ -530,19 +526,23 @@ describe('recovery that is run again', () => {
     bank.faults.add('drop-after-store', { endpoint: 'authorizations', probe: false })
     bank.faults.add('lookup-fault', { endpoint: 'authorizations', probe: true, times: null })
     const { payment } = await client.authorize()
+    const id = payment?.id ?? ''
     laterMs = 25 * HOUR_MS
     await sweep(gateway)
     bank.faults.clear()
-    expect(await rerun(payment?.id ?? '')).toMatchObject({
-      payment: { state: 'AUTHORIZED', auditLines: [{ action: 'RERUN_RECOVERY' }] },
+    expect(await rerun(id)).toMatchObject({
+      payment: { state: 'FAILED', auditLines: [{ action: 'RERUN_RECOVERY' }] },
     })
+    await sweep(gateway)
+    expect(await stateOf(id)).toBe('VOIDED')
   })
 
   it('finds the same again where nothing has changed, and guesses nothing', async () => {
     const { id } = await forgottenAuthorize()
-    expect(await rerun(id)).toMatchObject({
-      payment: { state: 'PENDING', review: { reason: expect.stringContaining('forgotten') } },
-    })
+    expect(await rerun(id)).toMatchObject({ payment: { state: 'FAILED', review: null } })
+    const [row] =
+      await database.sql`select possible_orphan_hold_since as mark from payments where id = ${id.slice(4)}`
+    expect(row?.['mark']).toBeInstanceOf(Date)
   })
 
   it('looks for a hold of a failed authorize before its time', async () => {
@@ -609,7 +609,9 @@ describe('a case is closed by what the statement shows', () => {
   })
 
   it('an authorize is never taken for carried out without its reference', async () => {
-    const { id } = await forgottenAuthorize()
+    bank.faults.add('other-amount', { endpoint: 'authorizations', probe: false })
+    const { payment } = await client.authorize()
+    const id = payment?.id ?? ''
     expect(await close(id, 'CARRIED_OUT')).toMatchObject({ code: 'BANK_REFERENCE_MISSING' })
     expect(await close(id, 'NO_CHANGE')).toMatchObject({ code: 'NOTHING_TO_SETTLE' })
     expect(await stateOf(id)).toBe('PENDING')
