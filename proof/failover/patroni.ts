@@ -2,7 +2,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
-import { chown, mkdir, readFile } from 'node:fs/promises'
+import { chown, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -11,6 +11,7 @@ import { temporaryFolder } from '../../test/support/temporary.ts'
 import { rowsOf } from '../soak/stage.ts'
 import { startWire } from '../support/wire.ts'
 import type { Link, Wire } from '../support/wire.ts'
+import { LOG_OF_FAILURE } from './receipts.ts'
 import type { Receipts } from './receipts.ts'
 
 /**
@@ -87,6 +88,11 @@ export async function openPatroni(strike: Strike, path: 'HAProxy' | 'hosts'): Pr
     for (const node of nodes) node.signal('SIGKILL')
     await Promise.all(nodes.flatMap(({ wires }) => wires).map(async (wire) => await wire.close()))
   }
+  const output = async () => {
+    const logs = (await readdir(folder)).filter((name) => name.endsWith('.log'))
+    const texts = logs.map(async (name) => `${name}\n${await readFile(join(folder, name), 'utf8')}`)
+    return (await Promise.all(texts)).join('\n')
+  }
   try {
     for (const node of nodes) node.start()
     let leader = await untilLeader(nodes, START_TIMEOUT_MS)
@@ -124,9 +130,11 @@ export async function openPatroni(strike: Strike, path: 'HAProxy' | 'hosts'): Pr
         await untilRow(old, `select from pg_stat_wal_receiver where status = 'streaming'`)
         return []
       },
+      output,
       end,
     }
   } catch (error) {
+    await writeFile(LOG_OF_FAILURE, await output())
     await end()
     throw error
   }

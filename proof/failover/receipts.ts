@@ -16,11 +16,16 @@ export type Receipts = {
   bringBack(): Promise<void>
   /** What the server that failed holds of later than that. To be called when all is over. */
   writtenToOld(): Promise<object[]>
+  /** What its servers have logged. */
+  output(): Promise<string>
   end(): Promise<void>
 }
 
 /** On the monotonic clock: when the server was struck, and when another was told to take its place. */
 export type FailedOver = { struckMs: number; promotedMs: number }
+
+/** What was logged, when a scene does not come to its end. */
+export const LOG_OF_FAILURE = 'build/failover-broke-off.log'
 
 const DATABASE = 'gateway'
 const STANDBY = 'standby'
@@ -78,6 +83,7 @@ export async function openPair({
       await primary.start()
       return await said(primary, laterThan(diedAt), DATABASE)
     },
+    output: async () => `${await primary.output()}\n${await standby.output()}`,
     end: async () => void (await Promise.all([primary.kill(), standby.kill()])),
   }
 }
@@ -104,6 +110,7 @@ export async function openWithBackup({ durable }: { durable: boolean }): Promise
     },
     bringBack: async () => {},
     writtenToOld: async () => [],
+    output: async () => `${await server.output()}\n${await backup?.output()}`,
     end: async () => void (await Promise.all([server.kill(), backup?.kill()])),
   }
 }

@@ -24,6 +24,7 @@ export type Server = {
   copy(): Promise<Server>
   /** Makes these data a standby's, which follows `primary` under this name. */
   follow(primary: Server, name: string): Promise<void>
+  output(): Promise<string>
 }
 
 export async function newServer(durable: boolean): Promise<Server> {
@@ -65,6 +66,7 @@ function serverOn(cluster: Cluster, durable: boolean): Server {
       await promisify(execFile)('cp', ['-a', cluster.data, data])
       return serverOn({ ...cluster, data, log: join(folder, 'postgres.log') }, durable)
     },
+    output: () => readFile(cluster.log, 'utf8'),
     follow: async (primary, name) => {
       const { username, password, port: primaryPort } = new URL(primary.url('postgres'))
       const conninfo = `host=127.0.0.1 port=${primaryPort} user=${username} password=${password} application_name=${name}`
