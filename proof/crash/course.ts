@@ -1,7 +1,9 @@
+import { bankKey } from '../../src/operation/bank-key.ts'
+import type { Operation, Payment } from '../../src/payment/payment.ts'
 import type { Gate } from '../../src/simulator/faults.ts'
 import type { Simulator } from '../../src/simulator/simulator.ts'
 import { client, TEST_CARD } from '../../test/support/client.ts'
-import type { Answered, Client } from '../../test/support/client.ts'
+import type { Answered, Client, PaymentView } from '../../test/support/client.ts'
 import type { Call, Held, PostgresWire } from '../support/postgres-wire.ts'
 import { startWire } from '../support/wire.ts'
 import type { Cell, Fate } from './cells.ts'
@@ -29,39 +31,50 @@ type Trap = {
   last?: () => Promise<void>
 }
 
+type Prepared = { ask: Ask; payment: PaymentView | null }
+
 /** Makes the payment that the operation needs, authorized or captured; null where that did not go well. */
-export async function prepare({ name, amountCents, operation }: Cell, by: Client): Promise<Ask | null> {
+export async function prepare({ name, amountCents, operation }: Cell, by: Client): Promise<Prepared | null> {
   const order = { orderId: name, customerId: 'matrix', amountCents, card: TEST_CARD }
-  if (operation === 'authorize') return (gateway) => gateway.authorize({ ...order, idempotencyKey: name })
+  if (operation === 'authorize')
+    return { ask: (gateway) => gateway.authorize({ ...order, idempotencyKey: name }), payment: null }
   const held = await by.authorize({ ...order, idempotencyKey: `${name}: hold` })
   if (held.code !== undefined) return null
-  const about = { paymentId: held.payment.id }
+  let { payment } = held
+  const about = { paymentId: payment.id }
   if (operation === 'refund') {
     const taken = await by.capture({ ...about, idempotencyKey: `${name}: charge` })
     if (taken.code !== undefined) return null
+    payment = taken.payment
   }
-  return (gateway) => gateway[operation]({ ...about, idempotencyKey: name })
+  return { ask: (gateway) => gateway[operation]({ ...about, idempotencyKey: name }), payment }
 }
 
 export async function sendOff(
   cell: Cell,
-  ask: Ask,
+  { ask, payment }: Prepared,
   to: { gatewayUrl: string; wire: PostgresWire; bank: Simulator },
 ): Promise<Course> {
-  const trap = await setTrap(cell, to)
+  const trap = await setTrap(cell, payment, to)
   const first = ask(client(`${trap.url ?? to.gatewayUrl}/graphql`)).catch(() => null)
   return { cell, ask, first, trap }
 }
 
 async function setTrap(
   { name, point, fate }: Cell,
+  payment: PaymentView | null,
   { gatewayUrl, wire, bank }: { gatewayUrl: string; wire: PostgresWire; bank: Simulator },
 ): Promise<Trap> {
-  // The operation's id is made up with its claim: from there on it is known to the bank and in the settle.
+  // The operation's id is made up with its claim: from there on it is known in the settle, and its key at the bank.
   let operationId: string | null = null
+  let key = ''
   const isClaim = ({ name: called, items }: Call) => {
     const item = called === 'claim' ? items.find(({ idempotencyKey }) => idempotencyKey === name) : undefined
-    operationId ??= item?.operationId ?? null
+    if (item !== undefined && operationId === null) {
+      operationId = item.operationId
+      const about = (payment ?? {}) as unknown as Payment
+      key = bankKey({ ...item, id: operationId } as unknown as Operation, about)
+    }
     return item !== undefined
   }
   const isSettle = ({ name: called, items }: Call) =>
@@ -92,14 +105,14 @@ async function setTrap(
     const arrived = new Promise<void>((arrive) =>
       wire.watch((call) => {
         if (gate !== null || !isClaim(call)) return
-        gate = bank.faults.hold(at, { key: `op_${operationId}`, probe: false })
+        gate = bank.faults.hold(at, { key, probe: false })
         void gate.arrived.then(arrive)
       }),
     )
     const letGo = async () => {
       // The bank has seen the connection go: a key that was not stored by then never is.
       await bank.until((received) =>
-        received.some((line) => line.key === `op_${operationId}` && !line.probe && line.over),
+        received.some((line) => line.key === key && !line.probe && line.over),
       )
       gate?.open()
     }

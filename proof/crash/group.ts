@@ -117,15 +117,15 @@ async function bringToPoints(
   bank: Simulator,
 ): Promise<Course[] | null> {
   const courses: Course[] = []
-  const prepared = await Promise.all(
-    cells.map(async (cell) => ({ cell, ask: await prepare(cell, victim.client) })),
+  const all = await Promise.all(
+    cells.map(async (cell) => ({ cell, prepared: await prepare(cell, victim.client) })),
   )
   const sentMs = performance.now()
   const leftMs = () => Math.max(0, ARRIVE_MS - (performance.now() - sentMs))
   // One after another: statements of requests that come together go together, and are held together.
-  for (const { cell, ask } of prepared) {
-    if (ask === null) return null
-    const course = await sendOff(cell, ask, { gatewayUrl: victim.url, wire, bank })
+  for (const { cell, prepared } of all) {
+    if (prepared === null) return null
+    const course = await sendOff(cell, prepared, { gatewayUrl: victim.url, wire, bank })
     courses.push(course)
     await Promise.race([course.trap.arrived, pause(leftMs())])
   }

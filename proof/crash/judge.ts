@@ -1,6 +1,7 @@
 import type { Sql } from 'postgres'
 import type { Received, Simulator } from '../../src/simulator/simulator.ts'
 import type { Answered } from '../../test/support/client.ts'
+import { BANK_KEY_SQL } from '../support/bank-key.ts'
 import type { Cell, LedgerType } from './cells.ts'
 import { expectedOf, isClaimed, KINDS } from './cells.ts'
 
@@ -28,7 +29,14 @@ type PaymentRow = {
   reviewReason: string | null
   possibleOrphanHoldSince: Date | null
 }
-type OperationRow = { id: string; kind: string; idempotencyKey: string; status: string; code: string | null }
+type OperationRow = {
+  id: string
+  kind: string
+  idempotencyKey: string
+  bankKey: string
+  status: string
+  code: string | null
+}
 
 export async function evidenceOf(
   { name, amountCents }: Cell,
@@ -42,9 +50,10 @@ export async function evidenceOf(
              possible_orphan_hold_since
       from payments where order_id = ${name}`,
     sql<OperationRow[]>`
-      select id, kind, idempotency_key, status, code, attempt, attempt_purpose, created_at, sent_at, ambiguous_at,
-             leased_until, resolved_at
-      from operations where payment_id in ${ofOrder} or idempotency_key = ${name} order by id`,
+      select o.id, kind, idempotency_key, ${sql.unsafe(BANK_KEY_SQL)} as bank_key, status, code, attempt, attempt_purpose,
+             o.created_at, sent_at, ambiguous_at, leased_until, resolved_at
+      from operations o left join payments p on p.id = o.payment_id
+      where payment_id in ${ofOrder} or idempotency_key = ${name} order by o.id`,
     sql<Evidence['transitions']>`
       select version, from_state, to_state, at, cause from transitions where payment_id in ${ofOrder}
       order by version`,
@@ -56,7 +65,7 @@ export async function evidenceOf(
       select id, type, reference_id as "referenceId", status from transactions
       where amount_cents = ${amountCents} order by created_at`,
   ])
-  const keys = new Set(operations.map(({ id }) => `op_${id}`))
+  const keys = new Set(operations.map(({ bankKey }) => bankKey))
   const sends = bank.received.filter((line) => keys.has(line.key) && !line.probe)
   return { payments, operations, transitions, strayHolds, bankCalls, ledger, sends }
 }

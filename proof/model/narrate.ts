@@ -1,9 +1,10 @@
 import { START } from './bank.ts'
 import type { History, Told } from './play.ts'
+import { keyOf, nameOf } from './rules/history.ts'
 
 /** A history as lines in the order of time, for whoever looks for the fault. */
 export function narrate(h: History): string {
-  const names = new Map(h.settled.operations.map((o) => [`op_${o.id}`, `${o.kind} ${o.idempotencyKey}`]))
+  const names = new Map(h.settled.operations.map((o) => [keyOf(h.settled, o), nameOf(o)]))
   const lines: { atMs: number; text: string }[] = [
     ...h.told.map((told) => ({ atMs: told.askedMs, text: `client asks ${askedOf(told)}` })),
     ...h.told

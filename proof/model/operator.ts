@@ -1,3 +1,4 @@
+import { bankKey } from '../../src/operation/bank-key.ts'
 import { isInReview } from '../../src/payment/payment.ts'
 import type { Operation, Payment } from '../../src/payment/payment.ts'
 import { closeReview, enterBankReference, rerunRecovery } from '../../src/recovery/review.ts'
@@ -21,7 +22,7 @@ export async function settleFirst(process: Process, world: World, receipts: Rece
       await world.time.live(process, () => closeReview(gateway, { ...closing, outcome: 'NO_CHANGE' }))
       return true
     }
-    const made = world.bank.books.find(({ key }) => key === `op_${operation.id}`)
+    const made = world.bank.books.find(({ key }) => key === bankKey(operation, payment))
     await world.time.live(process, () => {
       if (made === undefined) return closeReview(gateway, { ...closing, outcome: 'NOT_CARRIED_OUT' })
       return made.endpoint === 'voids'

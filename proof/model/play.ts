@@ -4,7 +4,7 @@ import { drained } from '../../src/operation/lock.ts'
 import type { Request, Result } from '../../src/operation/result.ts'
 import { perform } from '../../src/operation/run.ts'
 import { sweep } from '../../src/recovery/sweep.ts'
-import { ModelBank, START } from './bank.ts'
+import { HOUR_MS, ModelBank, START } from './bank.ts'
 import type { Asking, Deed, Failing, Story, Wish } from './deeds.ts'
 import { seeded } from '../support/random.ts'
 import { rerun, settleFirst } from './operator.ts'
@@ -101,6 +101,9 @@ const plainly = (ask: Wish): Asking => ({ do: 'ask', by: 0, ask, bank: [], datab
 const PATIENCE_MS = SETTINGS.requestDeadlineMs + 1
 const SWEEP_EVERY_MS = 3_000
 const ROUNDS_MAX = 40
+/** A late look that found nothing is followed by a hundred that find nothing: after so many rounds the next are left out. */
+const ROUNDS_CLOSE = 10
+const LONG_LOOK_MS = 6 * HOUR_MS
 /** Nothing that is under way takes as long as this, hung exchanges, paused processes and a silent database included. */
 const LONG_MS = 600_000
 
@@ -237,7 +240,7 @@ class Run {
       const process = this.#process(rounds % 2)
       await time.until(this.#beginning(this.#sweeping(process), process), SWEEP_EVERY_MS)
       await this.#untilQuiet()
-      await time.pass(SWEEP_EVERY_MS)
+      await time.pass(rounds < ROUNDS_CLOSE ? SWEEP_EVERY_MS : LONG_LOOK_MS)
     }
     return rounds > 0
   }

@@ -59,7 +59,9 @@ export async function allowEmptying(sql: Database): Promise<void> {
 
 /** Truncating was measured at 21 ms, this at 0.4. */
 export async function emptyReceipts(sql: Database): Promise<void> {
-  await sql.unsafe(TABLES.map((table) => `delete from ${table};`).join(' '))
+  await sql.unsafe(
+    TABLES.map((table) => `delete from ${table};`).join(' ') + `delete from history where reason <> 'FIRST'`,
+  )
 }
 
 /** Those that refer to others first. */
@@ -67,7 +69,8 @@ const TABLES = [
   'webhook_deliveries',
   'audit_lines',
   'bank_calls',
-  'stray_holds',
+  'authorizations',
+  'payment_successors',
   'transitions',
   'operations',
   'payments',

@@ -1,5 +1,6 @@
 import type { Sql } from 'postgres'
 import type { Database } from '../../src/db/connection.ts'
+import { BANK_KEY_SQL } from '../support/bank-key.ts'
 
 /**
  * Both ledgers side by side in one database, so that what must be true of them is one SQL statement each: `receipts` is
@@ -14,8 +15,8 @@ export async function openBooks(books: Database): Promise<void> {
       void_id text, refund_id text, authorization_expires_at timestamptz, review_reason text,
       possible_orphan_hold_since timestamptz);
     create table receipts.operations (
-      id uuid, client text, idempotency_key text, kind text, payment_id uuid, input jsonb, status text, code text,
-      transition_version int);
+      id uuid, client text, idempotency_key text, bank_key text, kind text, payment_id uuid, input jsonb, status text,
+      code text, transition_version int);
     create table receipts.transitions (
       payment_id uuid, version int, from_state text, to_state text, at timestamptz, operation_id uuid, cause text);
     create table receipts.stray_holds (
@@ -60,9 +61,13 @@ const ROWS_AT_ONCE = 1_000
 
 /** The gateway's tables, whole. */
 export async function copyReceipts(gateway: Database, books: Database): Promise<void> {
-  for (const table of ['payments', 'operations', 'transitions', 'stray_holds']) {
+  for (const table of ['payments', 'transitions', 'stray_holds']) {
     await copy(books, `receipts.${table}`, gateway`select to_jsonb(t) as line from ${gateway(table)} t`)
   }
+  const operations = gateway`
+    select to_jsonb(o) || jsonb_build_object('bank_key', ${gateway.unsafe(BANK_KEY_SQL)}) as line
+    from operations o left join payments p on p.id = o.payment_id`
+  await copy(books, 'receipts.operations', operations)
 }
 
 /** The bank's books, of the given accounts, without a card number. */

@@ -25,7 +25,7 @@ const LEGAL = `('', 'PENDING', 'AUTHORIZE'), ('PENDING', 'AUTHORIZED', 'AUTHORIZ
 /** Holds that no receipt has; and those that none will get, since their operation has ended. */
 const UNKNOWN_HOLDS = `
   select t.id, t.amount_cents, t.status, t.key_stored, t.idempotency_key, o.payment_id, o.status as operation_status
-  from bank.transactions t left join receipts.operations o on 'op_' || o.id = t.idempotency_key
+  from bank.transactions t left join receipts.operations o on o.bank_key = t.idempotency_key
   where t.type = 'AUTHORIZATION' and not exists (select from receipts.payments p where p.authorization_id = t.id)`
 const ORPHANS = `select * from (${UNKNOWN_HOLDS}) unknown where operation_status is distinct from 'UNRESOLVED'`
 
@@ -70,7 +70,7 @@ export const INVARIANTS: readonly Invariant[] = [
     violations: `
       select o.id, o.kind, o.payment_id from receipts.operations o join ${MADE} using (kind)
       where o.status = 'SUCCEEDED' and not exists (
-        select from bank.transactions t where t.idempotency_key = 'op_' || o.id and t.type = made.type)`,
+        select from bank.transactions t where t.idempotency_key = o.bank_key and t.type = made.type)`,
   },
   {
     id: 'I3',
@@ -78,7 +78,7 @@ export const INVARIANTS: readonly Invariant[] = [
     violations: `
       select t.id, t.type, t.amount_cents, t.idempotency_key, o.kind, o.status, o.code, p.state
       from bank.transactions t
-      left join receipts.operations o on 'op_' || o.id = t.idempotency_key
+      left join receipts.operations o on o.bank_key = t.idempotency_key
       left join receipts.payments p on p.id = o.payment_id
       where (o.kind, t.type) not in (select kind, type from ${MADE}) or o.id is null
          or t.amount_cents is distinct from p.amount_cents
@@ -176,7 +176,7 @@ export const INVARIANTS: readonly Invariant[] = [
            <> r.amount_cents)
       union all
       select null, e.key, e.endpoint, null, null, null
-      from seen.exchanges e left join receipts.operations o on 'op_' || o.id = e.key where o.id is null`,
+      from seen.exchanges e left join receipts.operations o on o.bank_key = e.key where o.id is null`,
   },
   {
     id: 'I7',

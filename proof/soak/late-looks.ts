@@ -5,8 +5,8 @@ import type { Client } from '../../test/support/client.ts'
 import { rowsOf } from './stage.ts'
 
 /**
- * What was resolved without the bank's word is looked at again five minutes later, an hour, and so on. Here an operator
- * asks for it at once. A gateway that was suspended with a request on its way may have sent it when all had been
+ * What was resolved without the bank's word is asked about again for a day, less and less often. Here an operator asks for
+ * it at once. A gateway that was suspended with a request on its way may have sent it when all had been
  * concluded: the hold turns up now, as a stray one, and the sweep releases it.
  */
 export async function lookLate(gatewayUrl: () => string | null, receiptsUrl: string): Promise<void> {

@@ -111,7 +111,7 @@ async function outcomesOf(books: Database): Promise<Verdict['outcomes']> {
     ...(await books<Verdict['outcomes']>`
       select state, count(*)::int as payments, concat_ws(', ',
         nullif(count(possible_orphan_hold_since), 0) || ' with a possible orphan hold',
-        nullif((select count(*) from bank.transactions t join receipts.operations o on 'op_' || o.id = t.idempotency_key
+        nullif((select count(*) from bank.transactions t join receipts.operations o on o.bank_key = t.idempotency_key
                 join receipts.payments of on of.id = o.payment_id
                 where t.type = 'AUTHORIZATION' and of.state = p.state and t.id is distinct from of.authorization_id), 0)
           || ' with one',

@@ -1,3 +1,4 @@
+import type { Operation } from '../../src/payment/payment.ts'
 import { startWire } from './wire.ts'
 import type { Link, Watch, Wire } from './wire.ts'
 
@@ -20,8 +21,12 @@ export type PostgresWire = Wire & {
 export type Call = {
   name: 'claim' | 'claim_again' | 'settle'
   /** The ids by which sql/ knows them. */
-  items: { operationId: string; paymentId: string; idempotencyKey?: string }[]
+  items: CallItem[]
 }
+/** What a claim says of the operation, the others do not. */
+export type CallItem = { operationId: string; paymentId: string } & Partial<
+  Pick<Operation, 'client' | 'idempotencyKey' | 'kind' | 'input'>
+>
 
 export type Held = {
   /** The request has come to the wire, or the answer has. */

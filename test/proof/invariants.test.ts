@@ -65,12 +65,13 @@ beforeEach(async () => {
       })),
     )
     for (const [at, kind] of kinds.entries()) {
-      const operation = { id: id(cents * 10 + at), key: `op_${id(cents * 10 + at)}` }
+      const operation = { id: id(cents * 10 + at), key: `digest ${cents * 10 + at}` }
       const failed = kind === 'AUTHORIZE' && states[0] === 'FAILED'
       const asked = `${kind}-${cents}`
       await enter(books, 'receipts.operations', [
         {
           id: operation.id,
+          bank_key: operation.key,
           client: kind === 'RELEASE' ? 'gateway' : 'soak',
           idempotency_key: asked,
           kind,
@@ -147,7 +148,7 @@ const BREAKS: [invariant: string, what: string, tampering: string][] = [
   ['receipt state', 'a hold of another amount', payment(101, 'amount_cents = 999')],
   ['receipt state', 'another expiry', payment(101, `authorization_expires_at = '2031-01-01'`)],
   ['what is recorded as done', 'a refund that was never made', lose('ref_103')],
-  ['every bank row', 'a row of no operation', row('void_104', `idempotency_key = 'op_nobody'`)],
+  ['every bank row', 'a row of no operation', row('void_104', `idempotency_key = 'nobody'`)],
   ['every bank row', 'a row of another amount', row('void_104', 'amount_cents = 1')],
   ['every bank row', 'a refused one', operation('VOID-104', `status = 'REFUSED', code = 'X'`)],
   ['every bank row', 'a void made by a capture', operation('VOID-104', `kind = 'CAPTURE'`)],
@@ -168,7 +169,7 @@ const BREAKS: [invariant: string, what: string, tampering: string][] = [
   ['… and leads', 'its amount took the key', operation('AUTHORIZE-101', `input = '{"amountCents": 77}'`)],
   ['… and leads', 'its kind took the key', operation('VOID-104', `kind = 'CAPTURE'`)],
   ['… and leads', 'a key that nobody asked under', operation('VOID-104', `idempotency_key = 'other'`)],
-  ['… and leads', 'an exchange of no operation', exchange('1040', `key = 'op_nobody'`)],
+  ['… and leads', 'an exchange of no operation', exchange('1040', `key = 'nobody'`)],
   ['histories', 'a version left out', `${step('version = 5')}; ${payment(103, 'version = 5')}`],
   ['histories', 'a step out of another state', step(`from_state = 'VOIDED'`)],
   ['histories', 'a move that is no move', step(`cause = 'VOID'`)],

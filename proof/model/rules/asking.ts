@@ -1,7 +1,16 @@
 import type { Operation } from '../../../src/payment/payment.ts'
 import { isSpoilt } from '../bank.ts'
 import type { History } from '../play.ts'
-import { denialsOf, exchangesOf, groupedBy, madeBy, msOf, nameOf, operationOf } from './history.ts'
+import {
+  denialsOf,
+  exchangesOf,
+  groupedBy,
+  isPastMemory,
+  madeBy,
+  msOf,
+  nameOf,
+  operationOf,
+} from './history.ts'
 import type { Rules } from './history.ts'
 
 /** What may be asked of the bank, and concluded from what it says. */
@@ -33,7 +42,10 @@ export const ASKING: Rules = {
     h.recovered.operations.flatMap((operation) => {
       const [entry] = madeBy(h, operation)
       if (operation.status !== 'REFUSED' || entry === undefined || wasHeld(h, operation)) return []
-      const isTold = h.bank.stored.has(`${entry.key} ${entry.endpoint}`) && denialsOf(h, operation) < 3
+      const isTold =
+        h.bank.stored.has(`${entry.key} ${entry.endpoint}`) &&
+        denialsOf(h, operation) < 3 &&
+        !isPastMemory(operation)
       return isTold
         ? [`${nameOf(operation)}: ${operation.code}, and whoever asked was told of ${entry.id}`]
         : []

@@ -1,3 +1,4 @@
+import { bankKey } from '../../../src/operation/bank-key.ts'
 import type { Operation, Payment } from '../../../src/payment/payment.ts'
 import { HOUR_MS, START } from '../bank.ts'
 import type { Entry, Exchanged } from '../bank.ts'
@@ -11,9 +12,14 @@ export type Rules = Record<string, (h: History) => string[]>
 export const nameOf = ({ kind, idempotencyKey }: Operation) => `${kind} ${idempotencyKey}`
 export const msOf = (date: Date) => date.getTime() - START
 
+/** The bank's key of an operation; null where there was never a payment to ask about. */
+export function keyOf(receipts: Receipts, operation: Operation): string | null {
+  const payment = paymentOf(receipts, operation)
+  return payment === undefined ? null : bankKey(operation, payment)
+}
 /** `key`: the bank's. */
-export const operationOf = ({ operations }: Receipts, key: string) =>
-  operations.find(({ id }) => key === `op_${id}`)
+export const operationOf = (receipts: Receipts, key: string) =>
+  receipts.operations.find((operation) => key === keyOf(receipts, operation))
 export const operationTold = ({ operations }: Receipts, { request }: Told) =>
   operations.find(({ idempotencyKey }) => idempotencyKey === request.idempotencyKey)
 export const paymentOf = ({ payments }: Receipts, operation: Operation) =>
@@ -25,10 +31,10 @@ export const authorizeOf = ({ operations }: Receipts, payment: Payment) =>
   )
 
 export const exchangesOf = (h: History, operation: Operation): Exchanged[] =>
-  h.bank.exchanges.filter(({ key }) => key === `op_${operation.id}`)
+  h.bank.exchanges.filter(({ key }) => key === keyOf(h.settled, operation))
 /** The rows of the bank's ledger that an operation made. */
 export const madeBy = (h: History, operation: Operation): Entry[] =>
-  h.bank.books.filter(({ key }) => key === `op_${operation.id}`)
+  h.bank.books.filter(({ key }) => key === keyOf(h.settled, operation))
 
 /** In review: only an operator can settle it. */
 export function isInReview({ operations }: Receipts, payment: Payment | undefined): boolean {
@@ -59,6 +65,11 @@ export function isForgotten(h: History, operation: Operation, entry: Entry): boo
   const stored = h.bank.stored.get(`${entry.key} ${entry.endpoint}`)
   if (stored === undefined || denialsOf(h, operation) > 0) return true
   return operation.resolvedAt !== null && msOf(operation.resolvedAt) >= stored.atMs + 24 * HOUR_MS
+}
+
+/** It was resolved when the bank need not have remembered any more: within 24 h, and an hour for clocks that differ. */
+export function isPastMemory({ createdAt, resolvedAt }: Operation): boolean {
+  return resolvedAt !== null && msOf(resolvedAt) >= msOf(createdAt) + 23 * HOUR_MS
 }
 
 /** How often the bank said "not stored" for a fault of its look-up. */

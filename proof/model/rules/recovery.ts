@@ -61,8 +61,8 @@ export const RECOVERY: Rules = {
   'what the bank remembers is found without an operator': (h) =>
     h.waited.operations.flatMap((operation) => {
       const [entry] = madeBy(h, operation)
-      // The last look is 20 h after the send.
-      const isOver = h.wellAtMs > msOf(operation.createdAt) + 19 * HOUR_MS
+      // The last look is between 22 and 23 h after the send.
+      const isOver = h.wellAtMs > msOf(operation.createdAt) + 21 * HOUR_MS
       if (entry === undefined || isOver || isInReview(h.recovered, paymentOf(h.recovered, operation)))
         return []
       if (!h.bank.stored.has(`${entry.key} ${entry.endpoint}`)) return []
