@@ -9,6 +9,9 @@ import type { Card, Outcome, Payment } from './order-service.ts'
 const VISA: Card = { number: '4111111111111111', cvv: '123', expiryMonth: 12, expiryYear: 2030 }
 const EMPTY: Card = { number: '5555555555554444', cvv: '789', expiryMonth: 9, expiryYear: 2030 }
 
+/** Elsewhere (piped, in CI) each step is one line, once it is over. */
+const isTerminal = process.stdout.isTTY && process.env['TERM'] !== 'dumb' && process.env['CI'] === undefined
+
 const apiKey = process.env['GATEWAY_API_KEY']
 
 async function main(): Promise<void> {
@@ -47,7 +50,7 @@ async function play({ url, bankUrl }: { url: string; bankUrl: string }): Promise
   })
   let line = { order: '', what: '', startedMs: 0 }
   const draw = () => {
-    if (!process.stdout.isTTY) return
+    if (!isTerminal) return
     const seconds = ((performance.now() - line.startedMs) / 1000).toFixed(1)
     process.stdout.write(`\r\x1b[K${row(line.order, line.what, `… ${seconds} s`, '', waiting)}`)
   }
@@ -58,9 +61,7 @@ async function play({ url, bankUrl }: { url: string; bankUrl: string }): Promise
     draw()
     const outcome = await ask().finally(() => clearInterval(clock))
     const took = `${String(Math.round(performance.now() - line.startedMs)).padStart(6)} ms`
-    process.stdout.write(
-      `${process.stdout.isTTY ? '\r\x1b[K' : ''}${row(order, what, ...told(outcome), took)}\n`,
-    )
+    process.stdout.write(`${isTerminal ? '\r\x1b[K' : ''}${row(order, what, ...told(outcome), took)}\n`)
     return outcome.is === 'done' ? outcome.payment : null
   }
   const order = (name: string, amountCents: number, card: Card = VISA) => ({

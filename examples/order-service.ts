@@ -70,7 +70,7 @@ const SUCCESS = graphql(
   `
     fragment Success on PaymentSuccess {
       replayed
-      payment {
+      currentPayment {
         ...View
       }
     }
@@ -158,8 +158,8 @@ export function orderService({ url, apiKey, patienceMs = 120_000, onRetry }: Ord
         if (error instanceof Refused) throw error
         return null
       })
-      if (answer !== null && 'payment' in answer && answer.payment !== null) {
-        return { is: 'done', payment: answer.payment, replayed: answer.replayed }
+      if (answer !== null && 'currentPayment' in answer) {
+        return { is: 'done', payment: answer.currentPayment, replayed: answer.replayed }
       }
       // The advice of this answer and no other: after none the request may have been carried out.
       const problem = answer !== null && 'code' in answer ? answer : null

@@ -2,7 +2,7 @@
 -- the attempt that is under way, and not when an operator has asked for it anew meanwhile. Once it is through, or given
 -- up, the next one of its payment may go.
 --
--- outcome: { delivered, httpStatus | null, error | null, retryLeastMs, retryMostMs, jitter, giveUpAfterMs }
+-- outcome: { delivered, httpStatus | null, error | null, retryAfterMs, retryLeastMs, retryMostMs, jitter, giveUpAfterMs }
 -- answer: the status that it has now
 create or replace function settle_delivery(payment uuid, number int, attempt int, outcome jsonb,
                                            at_time timestamptz default null)
@@ -18,11 +18,14 @@ begin
     status = case when is_delivered then 'DELIVERED'
                   when moment >= d.first_attempt_at + give_up_after then 'GIVEN_UP' else 'FAILING' end,
     ended_at = case when is_delivered or moment >= d.first_attempt_at + give_up_after then moment end,
-    -- Doubling: the wait is as long as it has been failing. The last attempt is made when the time is up.
+    -- Doubling: the wait is as long as it has been failing, or as the receiver has asked for. The last attempt is made
+    -- when the time is up.
     due_at = case when not is_delivered and moment < d.first_attempt_at + give_up_after then least(
-      moment + (outcome ->> 'jitter')::float8 * least(
-        greatest(moment - d.first_attempt_at, (outcome ->> 'retryLeastMs')::int * interval '1 millisecond'),
-        (outcome ->> 'retryMostMs')::int * interval '1 millisecond'),
+      moment + greatest(
+        (outcome ->> 'retryAfterMs')::float8 * interval '1 millisecond',
+        (outcome ->> 'jitter')::float8 * least(
+          greatest(moment - d.first_attempt_at, (outcome ->> 'retryLeastMs')::int * interval '1 millisecond'),
+          (outcome ->> 'retryMostMs')::int * interval '1 millisecond')),
       d.first_attempt_at + give_up_after) end,
     last_http_status = (outcome ->> 'httpStatus')::int,
     last_error = outcome ->> 'error'

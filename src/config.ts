@@ -8,6 +8,7 @@ import {
   baseUrl,
   databaseUrl,
   httpUrl,
+  jwtSecret,
   list,
   milliseconds,
   number,
@@ -84,8 +85,7 @@ const environment = z.object({
   API_KEYS_FILE: z.string().optional(),
   OPEN_TO_NETWORK: z.enum(['true', 'false']).default('false'),
   CUSTOMER_JWKS_URL: httpUrl.optional(),
-  // RFC 7518: a key as long as the hash, at least.
-  CUSTOMER_JWT_SECRET: z.string().min(32, 'must have 32 characters or more').optional(),
+  CUSTOMER_JWT_SECRET: jwtSecret.optional(),
   CUSTOMER_JWT_ISSUER: z.string().optional(),
   CUSTOMER_JWT_AUDIENCE: z.string().optional(),
   CORS_ORIGINS: list.pipe(z.array(origin)),

@@ -20,8 +20,18 @@ export async function createLogger(level: string, forPeople: boolean): Promise<L
   // The image, made for production, does not have it.
   const printer = forPeople ? await import('pino-pretty').catch(() => null) : null
   return printer === null
-    ? pino(options)
+    ? pino(options, standardOutput())
     : pino(options, printer.default({ translateTime: 'SYS:HH:MM:ss', singleLine: true }))
+}
+
+/** The library tries for ever to write to a terminal that was closed, and the process would never end. */
+function standardOutput() {
+  const output = pino.destination(1)
+  const write = () => true
+  return output.on('error', ({ code }: NodeJS.ErrnoException) => {
+    if (code === 'EIO')
+      Object.assign(output, { write, flushSync: () => {}, end: () => {}, destroy: () => {} })
+  })
 }
 
 /** pino's own number for it. */

@@ -36,16 +36,18 @@ const PORT_POLL_MS = 100
 /**
  * Resolves with the reason to stop: a signal, or that the npm that started us was killed and left us behind, holding
  * the port. A second signal ends the process at once, unless it comes with the first: npm passes on the Ctrl-C that the
- * terminal has sent us as well.
+ * terminal has sent us as well. SIGHUP says that the terminal is gone: what writes to none runs on, as under `nohup`, whose
+ * word Node undoes when it starts.
  */
 export async function stopRequested(): Promise<string> {
   const parent = process.ppid
+  const hasTerminal = process.stdout.isTTY || process.stderr.isTTY
   return await new Promise((resolve) => {
     const stop = (reason: string) => {
       clearInterval(watch)
       resolve(reason)
     }
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    for (const signal of hasTerminal ? [...STOPS, 'SIGHUP'] : STOPS) {
       process.once(signal, () => {
         stop(signal)
         const toldAt = performance.now()
@@ -57,8 +59,12 @@ export async function stopRequested(): Promise<string> {
     const watch = setInterval(() => {
       if (process.env['npm_lifecycle_event'] !== undefined && process.ppid !== parent) stop('npm is gone')
     }, PARENT_POLL_MS)
+    if (hasTerminal) return
+    // It ends npm, however: that is to be expected then.
+    process.on('SIGHUP', () => clearInterval(watch))
   })
 }
 
+const STOPS = ['SIGINT', 'SIGTERM']
 const PARENT_POLL_MS = 250
 const SAME_WORD_MS = 500

@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { createBank } from './bank/client.ts'
 import { readConfig, StartRefused } from './config.ts'
 import { connect } from './db/connection.ts'
+import { examine } from './db/examine.ts'
 import { migrate } from './db/migrate.ts'
 import { createLive } from './events/live.ts'
 import { systemClock } from './gateway.ts'
@@ -27,6 +28,7 @@ import { DAYS_BY_DEFAULT, DAYS_MAX } from './recovery/reconcile/schedule.ts'
 import { StatementRefused } from './recovery/reconcile/statement-file.ts'
 import { databaseTrouble, startWhatIsMissing } from './stand-ins.ts'
 import type { Stop } from './stand-ins.ts'
+import { printable } from './terminal.ts'
 
 /**
  * `npm run reconcile`: compares the receipts with the bank, in the environment of the gateway and beside it, and says
@@ -36,7 +38,8 @@ const USAGE = `npm run reconcile -- [options]
 
   by GET (the default): asks the bank for every id that the receipts of the last days have
     --days N           operations asked for in the last N days (${DAYS_BY_DEFAULT})
-  by statement: compares the bank's ledger, a CSV file with the columns type, id, reference_id, amount, status, time
+  by statement: compares the bank's ledger, a CSV file with the columns type, id, reference_id, amount, status, time,
+  or its own table, exported as docs/operations.md says
     --statement FILE
     --mend             do what is certain: enter ids that only the receipt lacks (the bank confirms them first)
   --resume             go on with the last run that was stopped, where it was
@@ -84,16 +87,17 @@ async function main(): Promise<number> {
 /** All of a gateway but its server and its sweep. Its places at the bank are its own, so that they are few. */
 async function gatewayBeside(stops: Stop[]): Promise<Gateway> {
   const config = readConfig(process.env)
-  const places = await startWhatIsMissing({ ...config, simulator: { ...config.simulator, port: 0 } }, stops)
+  const beside = { ...config, simulator: { ...config.simulator, port: 0 } }
+  const places = await startWhatIsMissing(beside, stops, { joins: true })
   const log = await createLogger('silent', false)
-  const sql = connect(places.databaseUrl, {
-    connectionsMax: CONNECTIONS_MAX,
-    statementTimeoutMs: config.databaseStatementTimeoutMs,
-  })
-  stops.push(() => sql.end({ timeout: 5 }))
-  await migrate(sql, config.production).catch((error: unknown) => {
+  const { databaseStatementTimeoutMs: statementTimeoutMs } = config
+  const refuse = (error: unknown): never => {
     throw new StartRefused(`${databaseTrouble(error)} Nothing was compared.`)
-  })
+  }
+  await examine(places.databaseUrl, statementTimeoutMs).catch(refuse)
+  const sql = connect(places.databaseUrl, { connectionsMax: CONNECTIONS_MAX, statementTimeoutMs })
+  stops.push(() => sql.end({ timeout: 5 }))
+  await migrate(sql, config.production).catch(refuse)
   const bank = createBank({
     baseUrl: places.bankUrl,
     attemptTimeoutMs: config.operation.attemptTimeoutMs,
@@ -143,7 +147,7 @@ async function reconcileHere(gateway: Gateway, options: Options, signal: AbortSi
     0,
     SHOWN_MAX,
   )
-  process.stdout.write(report(run, shown, notMended ?? new Map<string, string>()))
+  process.stdout.write(printable(report(run, shown, notMended ?? new Map<string, string>())))
   if (run.finishedAt === null)
     process.stdout.write('\nTo go on where it was: npm run reconcile -- --resume\n')
   return notMended?.size === 0 ? 0 : code
@@ -214,7 +218,8 @@ async function mendAll(
 function progressOn(stream: NodeJS.WriteStream): { show(text: string): void; clear(): void } {
   let nextMs = 0
   return {
-    show: (text) => {
+    show: (said) => {
+      const text = printable(said)
       const nowMs = performance.now()
       if (nowMs < nextMs) return
       nextMs = nowMs + (stream.isTTY ? PROGRESS_TTY_MS : PROGRESS_MS)
@@ -235,9 +240,8 @@ main().then(
   (code) => process.exit(code),
   (error: unknown) => {
     const isOurs = error instanceof StartRefused || isOfParseArgs(error)
-    process.stderr.write(
-      `${isOurs ? (error as Error).message : error instanceof Error ? error.stack : String(error)}\n`,
-    )
+    const said = isOurs ? (error as Error).message : error instanceof Error ? error.stack : String(error)
+    process.stderr.write(`${printable(said ?? '')}\n`)
     process.exit(2)
   },
 )

@@ -52,6 +52,25 @@ export const list = z
 export const origin = z.string().refine((text) => URL.canParse(text) && new URL(text).origin === text, {
   error: 'must be origins as browsers send them, https://shop.example, separated by commas',
 })
+/** A placeholder, not a key: few characters, one part over and over, or a row of the alphabet. */
+function isGuessable(secret: string): boolean {
+  const codes = Array.from(secret, (character) => character.charCodeAt(0))
+  const steps = codes.slice(1).map((code, at) => code - (codes[at] ?? 0))
+  const isRepeated = codes.some(
+    (_, period) => period > 0 && period <= codes.length / 2 && secret.startsWith(secret.slice(period)),
+  )
+  return isRepeated || Math.min(new Set(codes).size, new Set(steps).size) < DIFFERENT_LEAST
+}
+/** Of 32 random hexadecimal digits some 14 are different. */
+const DIFFERENT_LEAST = 8
+
+export const jwtSecret = z
+  .string()
+  // RFC 7518: a key as long as the hash, at least.
+  .min(32, 'must have 32 characters or more')
+  .refine((text) => !isGuessable(text), {
+    error: 'must be random, as `openssl rand -base64 32` makes it: this one can be guessed',
+  })
 export const webhookSecret = z.string().refine(
   (text) => {
     const bytes = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1]

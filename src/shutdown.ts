@@ -8,7 +8,8 @@ import { drained } from './operation/lock.ts'
  * Leaving without leaving anybody out. Nothing more goes to the bank from the first moment on; what is there gets its
  * time and is settled. The port stays open for `delayMs`, so that whoever balances the load sees in time that we are
  * not ready: what comes meanwhile is answered, and told to connect elsewhere next time. Then the port is closed, and the
- * answers that are still due go out. All of it within 25 s, as orchestrators grant 30.
+ * answers that are still due go out. Live streams end last: they have told what was settled, and who follows them connects
+ * at once, which is to another process by now. All of it within 25 s, as orchestrators grant 30.
  */
 export function leaver(http: Server): (gateway: Gateway, options: Leave) => Promise<void> {
   const answering = answersOf(http)
@@ -18,7 +19,7 @@ export function leaver(http: Server): (gateway: Gateway, options: Leave) => Prom
     if (isLeaving) response.shouldKeepAlive = false
   })
 
-  return async (gateway, { delayMs, stopRecovery }) => {
+  return async (gateway, { delayMs, stopRecovery, endStreams }) => {
     const late = new AbortController()
     const tooLate = pause(DRAIN_MS, null, { signal: late.signal })
     isLeaving = true
@@ -34,6 +35,7 @@ export function leaver(http: Server): (gateway: Gateway, options: Leave) => Prom
     if (runs.size > 0)
       gateway.log.warn({ operations: runs.size }, 'stopping before these have ended; recovery goes on')
     for (const tell of waiters) tell()
+    await endStreams()
     // A connection without a request is not waited for.
     await Promise.race([closed, pause(LAST_ANSWERS_MS)])
     http.closeAllConnections()
@@ -44,6 +46,7 @@ type Leave = {
   /** How long others need to see that this process is not ready any more. */
   delayMs: number
   stopRecovery: () => Promise<unknown>
+  endStreams: () => Promise<unknown>
 }
 
 /** One attempt at the bank, and settling it. */

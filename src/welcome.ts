@@ -20,7 +20,7 @@ export function welcome(places: {
 
   A first payment, to paste into another terminal:
 
-    curl -s ${url}/graphql -H 'content-type: application/json'${key} -d '{"query":"mutation { authorizePayment(input: { idempotencyKey: \\"first-${Date.now()}\\", orderId: \\"order-${Date.now()}\\", customerId: \\"customer-1\\", amountCents: 4999, card: { number: \\"4111 1111 1111 1111\\", cvv: \\"123\\", expiryMonth: 12, expiryYear: 2030 } }) { __typename ... on AuthorizePaymentSuccess { payment { id state amount { formatted } } } ... on PaymentProblem { code message retry } } }"}'
+    curl -s ${url}/graphql -H 'content-type: application/json'${key} -d '{"query":"mutation { authorizePayment(input: { idempotencyKey: \\"first-${Date.now()}\\", orderId: \\"order-${Date.now()}\\", customerId: \\"customer-1\\", amountCents: 4999, card: { number: \\"4111 1111 1111 1111\\", cvv: \\"123\\", expiryMonth: 12, expiryYear: 2030 } }) { __typename ... on AuthorizePaymentSuccess { currentPayment { id state amount { formatted } } } ... on PaymentProblem { code message retry } } }"}'
 
   Ctrl-C stops all of it; the receipts stay.
 

@@ -40,6 +40,7 @@ describe('an authorize', () => {
     'chaos',
     'database-down',
     'rolled-back',
+    'insert-failed',
     'commit-failed',
     'card-or-parent-not-found',
   ]
@@ -50,6 +51,22 @@ describe('an authorize', () => {
       bank.faults.add(what, { endpoint: 'authorizations', probe: false })
       expect((await authorized(client, { amountCents })).state).toBe('AUTHORIZED')
       expect(await typesOf(amountCents)).toEqual(['AUTHORIZATION'])
+    },
+  )
+
+  it.each<FaultKind>(['redirect', 'redirect-307'])(
+    'that the bank redirects (%s) has failed: it is neither followed nor sent again',
+    async (what) => {
+      const amountCents = ownAmount()
+      bank.received.length = 0
+      bank.faults.add(what, { endpoint: 'authorizations' })
+      expect(await client.authorize({ amountCents })).toMatchObject({
+        code: 'BANK_UNAVAILABLE',
+        retry: 'NEW_KEY',
+        payment: { state: 'FAILED' },
+      })
+      expect(bank.received).toHaveLength(1)
+      expect(await typesOf(amountCents)).toEqual([])
     },
   )
 
@@ -170,6 +187,7 @@ describe.each(['capture', 'void', 'refund'] as const)('a %s', (operation) => {
     'chaos',
     'database-down',
     'rolled-back',
+    'insert-failed',
     'commit-failed',
     'card-or-parent-not-found',
     'drop-before',
@@ -217,6 +235,36 @@ describe.each(['capture', 'void', 'refund'] as const)('a %s', (operation) => {
       retry: 'NEW_KEY',
     })
     expect(succeeded(await client[operation]({ paymentId: id })).payment.state).toBe(state)
+  })
+
+  it.each<FaultKind>(['redirect', 'redirect-307'])(
+    'that the bank redirects (%s) is not followed, not sent again, and looked at by a person',
+    async (what) => {
+      const amountCents = ownAmount()
+      const { id } = await prepared(amountCents)
+      bank.received.length = 0
+      bank.faults.add(what, { endpoint })
+      expect(await client[operation]({ paymentId: id })).toMatchObject({ code: 'BANK_UNAVAILABLE' })
+      expect(bank.received).toHaveLength(1)
+      expect(await typesAfter(amountCents)).toEqual([])
+    },
+  )
+
+  it("is carried out when the bank's tables could not be read for a moment, though /health said 200", async () => {
+    const amountCents = ownAmount()
+    const { id } = await prepared(amountCents)
+    bank.received.length = 0
+    await bank.sql`alter table transactions rename to gone`
+    const asked = client[operation]({ paymentId: id })
+    await bank.until((lines) => lines.some(({ over }) => over))
+    await bank.sql`alter table gone rename to transactions`
+    expect(succeeded(await asked).payment.state).toBe(state)
+    expect(bank.received.map(({ path, status }) => [path, status])).toEqual([
+      [`/api/v1/${endpoint}`, 400],
+      ['/health', 200],
+      [`/api/v1/${endpoint}`, 200],
+    ])
+    expect(await typesAfter(amountCents)).toEqual([type])
   })
 
   it('whose parent the bank has lost is flagged for a person', async () => {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFile } from 'node:fs/promises'
+import { rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -140,7 +140,45 @@ describe('exit code 1: discrepancies', () => {
   })
 })
 
+it('asks again where the bank fails at random, and mends all the same', async () => {
+  const { client, bank, env, database } = await scene()
+  const { id } = await captured(client)
+  await database.sql`update payments set capture_id = null where id = ${id.slice(4)}`
+  bank.faults.add('chaos', { endpoint: 'captures', method: 'GET', times: 2 })
+  expect(await ran(env, '--statement', await statementOf(bank), '--mend')).toMatchObject({ code: 0 })
+})
+
+it('prints no escape sequence, wherever it comes from', async () => {
+  const { client, bank, env } = await scene()
+  await captured(client)
+  const red = '\u001B[31m\u009B2J\u202Etxt'
+  const file = join(await temporaryFolder('statement-'), `bank${red}.csv`)
+  await rename(await statementOf(bank), file)
+  const obeyed = /(?!\n)[\p{C}]/u
+  const read = await ran(env, '--statement', file)
+  expect(read).toMatchObject({ code: 0, printed: expect.stringContaining('bank\\u{1b}[31m') as string })
+  const refusals = await Promise.all([ran(env, `--${red}`), ran(env, '--statement', `none${red}`)])
+  for (const { printed, said } of [read, ...refusals]) {
+    expect(printed).not.toMatch(obeyed)
+    expect(said).not.toMatch(obeyed)
+  }
+})
+
 describe('exit code 2: it could not be done', () => {
+  it('BANK_URL is not set: the simulated bank is nobody else’s, whatever listens at its port', async () => {
+    const { env, client } = await scene()
+    await authorized(client)
+    const NO_BANK = {
+      code: 2,
+      printed: '',
+      said: expect.stringMatching(/^BANK_URL is not set, .* Set BANK_URL .*\n$/) as string,
+    }
+    const DATA_FOLDER = await temporaryFolder('gateway-reconcile-')
+    expect(await ran({ DATABASE_URL: env.DATABASE_URL, DATA_FOLDER })).toEqual(NO_BANK)
+    // Nor is there a bank where no gateway ever ran.
+    expect(await ran({ DATA_FOLDER })).toEqual(NO_BANK)
+  })
+
   it('the bank does not answer', async () => {
     const { client, env, database } = await scene()
     await authorized(client)

@@ -1,15 +1,20 @@
 import { readFile } from 'node:fs/promises'
 import {
   getIntrospectionQuery,
+  getNamedType,
   graphqlSync,
   isEnumType,
   isInputObjectType,
   isInterfaceType,
   isIntrospectionType,
+  isNonNullType,
   isObjectType,
   isSpecifiedScalarType,
+  isUnionType,
+  parse,
+  validate,
 } from 'graphql'
-import { expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import {
   changesToHeed,
   SCHEMA_FILE,
@@ -70,6 +75,47 @@ it('everything in it is described', () => {
     }
   }
   expect(silent).toEqual([])
+})
+
+describe('what was done is there for certain', () => {
+  const unions = Object.values(schema.getTypeMap()).filter(isUnionType)
+  const problem = schema.getType('PaymentProblem')
+  const successes = new Set(
+    unions
+      .flatMap((union) => union.getTypes())
+      .filter(
+        (type) => !type.getInterfaces().some((one) => one === problem) && !type.name.endsWith('Refused'),
+      ),
+  )
+
+  it.each([...successes].map((type) => [type.name, type] as const))('in %s', (_, type) => {
+    const fields = Object.values(type.getFields())
+    const nouns = fields.filter((field) => isObjectType(getNamedType(field.type)))
+    expect(nouns.length).toBeGreaterThan(0)
+    for (const { name, type, deprecationReason } of nouns) {
+      if (isNonNullType(type)) continue
+      // Of what is not, another field has the same.
+      const [, successor = ''] =
+        /^Use `(\w+)`, the same and never null\.$/.exec(deprecationReason ?? '') ?? []
+      const sure = nouns.find((field) => field.name === successor)
+      expect([name, sure?.type.toString()]).toEqual([name, `${type.toString()}!`])
+    }
+  })
+
+  it('and one document covers each result, success and problem', () => {
+    for (const [field, success] of [
+      ['authorizePayment(input: $input)', '... on PaymentSuccess { currentPayment { id } payment { id } }'],
+      ['rerunRecovery(input: $input)', '... on PaymentReviewed { currentPayment { id } payment { id } }'],
+    ]) {
+      const type = `${(field ?? '').replace(/^./, (letter) => letter.toUpperCase()).replace(/\(.*/, '')}Input!`
+      const document = `mutation ($input: ${type}) { ${field} { ${success} ... on PaymentProblem { code payment { id } } } }`
+      expect(validate(schema, parse(document))).toEqual([])
+    }
+    const document = `mutation { startReconciliation(input: {}) {
+      ... on ReconciliationAccepted { currentReconciliation { id } reconciliation { id } }
+      ... on ReconciliationRefused { message reconciliation { id } } } }`
+    expect(validate(schema, parse(document))).toEqual([])
+  })
 })
 
 it('can be introspected', () => {

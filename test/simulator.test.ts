@@ -331,6 +331,7 @@ describe('plain-text errors, and what is let through', () => {
     'an amount with an exponent': { key: 'k', text: text.replace('100', '1e2') },
     'an amount written as 100.0': { key: 'k', text: text.replace('100', '100.0') },
     'a card number as a number': { key: 'k', body: { ...body, card_number: 4111111111111111 } },
+    'an expiry month in text': { key: 'k', body: { ...body, expiry_month: '12' } },
   }
   it.each(Object.entries(refused))('%s', async (_, options) => {
     expect(await send('POST', '/api/v1/authorizations', options)).toMatchObject(isPlain(400, ''))
@@ -341,11 +342,41 @@ describe('plain-text errors, and what is let through', () => {
     'unknown fields, even named as a method is': { body: { ...body, constructor: 1, isPrototypeOf: 1 } },
     'trailing bytes': { text: `${text} {"amount": 1} trailing` },
     'braces in strings': { text: text.replace('{', String.raw`{"note":"}\"}",`) },
+    'wrong types in fields of other calls': { body: { ...body, authorization_id: 5, capture_id: [true] } },
+    'null in fields of other calls': { body: { ...body, authorization_id: null, capture_id: null } },
+    'null for an expiry that is not compared': { body: { ...body, expiry_month: null, expiry_year: null } },
     'any content type': { body, headers: { 'content-type': 'image/png' } },
     'a key of 255 characters': { key: 'k'.repeat(255), body },
   }
   it.each(Object.entries(accepted))('%s: accepted', async (_, options) => {
     expect((await send('POST', '/api/v1/authorizations', { key: 'k', ...options })).status).toBe(200)
+  })
+
+  it.each(POSTS.filter(({ endpoint }) => endpoint !== 'authorizations'))(
+    'wrong types and null in what $endpoint does not need: accepted',
+    async ({ endpoint, body: needed }) => {
+      const foreign = { card_number: 5, cvv: null, expiry_month: 'May', expiry_year: {}, note: null }
+      const unneeded =
+        endpoint === 'refunds'
+          ? { authorization_id: 5 }
+          : endpoint === 'voids'
+            ? { capture_id: 5, amount: '1' }
+            : { capture_id: 5 }
+      const sent = { ...foreign, ...unneeded, ...(await needed()) }
+      expect((await post(endpoint, 'k', sent)).status).toBe(200)
+    },
+  )
+
+  it.each([
+    ['authorizations', { card_number: null }, 'invalid_card'],
+    ['authorizations', { cvv: null }, 'invalid_cvv'],
+    ['authorizations', { amount: null }, 'invalid_amount'],
+    ['captures', { authorization_id: null, amount: 100 }, 'authorization_not_found'],
+    ['voids', { authorization_id: null }, 'authorization_not_found'],
+    ['refunds', { capture_id: null, amount: 100 }, 'capture_not_found'],
+  ])('null in what %s needs is as if it were left out: %j', async (endpoint, nulls, error) => {
+    const sent = endpoint === 'authorizations' ? { ...body, ...nulls } : nulls
+    expect(await post(endpoint, 'k', sent)).toMatchObject(isRefused(400, error))
   })
 
   it.each([
@@ -570,10 +601,12 @@ describe('faults', () => {
     'hang-before': nothing('none'),
     'bad-gateway': nothing({ status: 502, headers: { 'content-type': 'text/html' } }),
     redirect: nothing({ status: 301, headers: { location: '/api/v1/captures' } }),
+    'redirect-307': nothing({ status: 307, headers: { location: '/api/v1/captures' } }),
     'lookup-fault': moved(DONE),
     chaos: nothing(isRefused(500, 'internal_error')),
     'database-down': nothing(failed('failed to start')),
     'rolled-back': nothing(failed('failed to update')),
+    'insert-failed': nothing(isRefused(500, 'internal_error', 'internal error')),
     'card-or-parent-not-found': nothing(isRefused(400, 'authorization_not_found')),
     'commit-failed': nothing(failed('failed to commit')),
     'commit-failed-but-done': moved(failed('failed to commit')),
@@ -671,6 +704,7 @@ describe('faults', () => {
     'card-or-parent-not-found': isRefused(404, 'not_found'),
     'bad-gateway': { status: 502 },
     redirect: { status: 301 },
+    'redirect-307': { status: 307 },
     late: { status: 200 },
     html: { status: 200, headers: { 'content-type': 'text/html' } },
     malformed: { status: 200, body: {} },
@@ -694,7 +728,7 @@ describe('faults', () => {
     expect((await get('/health')).status).toBe(200)
   })
 
-  const ON_ARRIVAL = ['drop-before', 'hang-before', 'bad-gateway', 'redirect']
+  const ON_ARRIVAL = ['drop-before', 'hang-before', 'bad-gateway', 'redirect', 'redirect-307']
   it.each(FAULT_KINDS.filter((what) => !ON_ARRIVAL.includes(what)))(
     '%s waits for a request to which it can happen',
     async (what) => {
@@ -734,23 +768,151 @@ describe('faults', () => {
   })
 })
 
+/** What each POST says when it cannot look for its card, authorization or capture. */
+const NOT_FOUND = {
+  authorizations: isRefused(400, 'invalid_card', 'card not found or invalid'),
+  captures: isRefused(400, 'authorization_not_found'),
+  voids: isRefused(400, 'authorization_not_found'),
+  refunds: isRefused(400, 'capture_not_found'),
+}
+
+/** On a machine that others use, too. */
+const PATIENCE = { timeout: 10_000 }
+
 describe("the bank's own database", () => {
-  it.each([
-    ['a write fails', 'failed to update', 'create trigger fail before insert on transactions'],
-    [
-      'the commit fails',
-      'failed to commit',
-      'create constraint trigger fail after insert on transactions deferrable initially deferred',
-    ],
-  ])('%s: 400, message begins "%s"', async (_, message, trigger) => {
+  const failing = async (what: string) => {
     await bank.sql.unsafe(`
       create or replace function fail() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
-      ${trigger} for each row execute function fail()`)
-    onTestFinished(async () => void (await bank.sql`drop trigger fail on transactions`))
-    expect(await post('authorizations', 'k', { ...CARD, amount: 100 })).toMatchObject(
-      isRefused(400, 'internal_error', message),
+      create ${what} for each row execute function fail()`)
+    const [, table = ''] = / on (\w+)/.exec(what) ?? []
+    return async () => void (await bank.sql.unsafe(`drop trigger fail on ${table}`))
+  }
+  /** A fault of the database, and how it ends. */
+  const ILL: Record<string, () => Promise<() => Promise<void>>> = {
+    'its tables cannot be read': async () => {
+      await bank.sql`alter table accounts rename to accounts_gone`
+      await bank.sql`alter table transactions rename to transactions_gone`
+      return async () => {
+        await bank.sql`alter table accounts_gone rename to accounts`
+        await bank.sql`alter table transactions_gone rename to transactions`
+      }
+    },
+    'its columns are not as they should be': async () => {
+      await bank.sql`alter table accounts rename column card_number to gone`
+      await bank.sql`alter table transactions rename column type to gone`
+      return async () => {
+        await bank.sql`alter table accounts rename column gone to card_number`
+        await bank.sql`alter table transactions rename column gone to type`
+      }
+    },
+    'an insert fails': () => failing('trigger fail before insert on transactions'),
+    'an update of the balance fails': () => failing('trigger fail before update on accounts'),
+    'an update of the status fails': () => failing('trigger fail before update on transactions'),
+    'the commit fails': () =>
+      failing('constraint trigger fail after insert on transactions deferrable initially deferred'),
+  }
+  const internal = (message: string) => isRefused(400, 'internal_error', message)
+  const all = (answer: object) => ({
+    authorizations: answer,
+    captures: answer,
+    voids: answer,
+    refunds: answer,
+  })
+  const SAYS: Record<string, Partial<Record<(typeof POSTS)[number]['endpoint'], object>>> = {
+    'its tables cannot be read': NOT_FOUND,
+    'its columns are not as they should be': NOT_FOUND,
+    'an insert fails': {
+      ...all(isRefused(500, 'internal_error', 'internal error')),
+      authorizations: internal('failed to create'),
+    },
+    // A capture changes the balance, a void what is available, a refund both.
+    'an update of the balance fails': all(internal('failed to adjust')),
+    'an update of the status fails': {
+      captures: internal('failed to update'),
+      voids: internal('failed to update'),
+      refunds: internal('failed to update'),
+    },
+    'the commit fails': all(internal('failed to commit')),
+  }
+  const cases = Object.entries(SAYS).flatMap(([why, says]) =>
+    POSTS.filter(({ endpoint }) => endpoint in says).map((call) => ({
+      why,
+      ...call,
+      answer: says[call.endpoint] ?? {},
+    })),
+  )
+  it.each(cases)('$why: $endpoint is refused, nothing moves, /health is 200', async (call) => {
+    const { why, endpoint, body, type, answer } = call
+    const sent = await body()
+    const recover = await ILL[why]?.()
+    const answered = await post(endpoint, 'k', sent)
+    const health = await get('/health')
+    await recover?.()
+    expect(answered).toMatchObject(answer)
+    expect(health.status).toBe(200)
+    expect(await bank.transactions(type)).toEqual([])
+    // The same request does it when all is well.
+    expect((await post(endpoint, 'k', sent)).status).toBe(200)
+  })
+
+  it.each((['terminate', 'cancel'] as const).flatMap((how) => POSTS.map((call) => ({ how, ...call }))))(
+    'its session is ended ($how) in the work of $endpoint: as if it knew nothing',
+    async (call) => {
+      const { how, endpoint, body, type } = call
+      const sent = await body()
+      const holder = postgres(bank.databaseUrl, { max: 1, fetch_types: false, onnotice: () => {} })
+      onTestFinished(() => holder.end({ timeout: 1 }))
+      // Whoever works with these waits, and can be found by it.
+      await holder`begin`
+      await holder`select from accounts for update`
+      await holder`select from transactions for update`
+      const answer = post(endpoint, 'k', sent)
+      const waiting = async (deed: string) =>
+        await bank.sql.unsafe(`
+        select ${deed} from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%bank_keep%'`)
+      await expect.poll(async () => (await waiting('pid')).length, PATIENCE).toBe(1)
+      await waiting(`pg_${how}_backend(pid)`)
+      expect(await answer).toMatchObject(NOT_FOUND[endpoint])
+      expect(bank.received.at(-1)).toMatchObject({ committed: 'no' })
+      await holder`rollback`
+      expect(await bank.transactions(type)).toEqual([])
+      expect((await post(endpoint, 'k', sent)).status).toBe(200)
+    },
+  )
+
+  it('lets nobody in (SQLSTATE 55000): 400 failed to start, every GET 404, and a probe finds nothing', async () => {
+    const closed = await startTestBank()
+    const { url } = closed
+    const sent = { key: 'k', body: { ...CARD, amount: 100 }, url }
+    const { body } = await send('POST', '/api/v1/authorizations', sent)
+    const id = String(body['authorization_id'])
+    const elsewhere = Object.assign(new URL(closed.databaseUrl), { pathname: '/postgres' })
+    const name = new URL(closed.databaseUrl).pathname.slice(1)
+    const admin = postgres(elsewhere.href, { max: 1, fetch_types: false, onnotice: () => {} })
+    onTestFinished(() => admin.end({ timeout: 1 }))
+    await admin`alter database ${admin(name)} allow_connections false`
+    await admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${name}`
+    await expect.poll(async () => (await send('GET', '/health', { url })).status, PATIENCE).toBe(503)
+
+    for (const [endpoint, needs] of Object.entries({
+      authorizations: { ...CARD, amount: 100 },
+      captures: { authorization_id: id, amount: 100 },
+      voids: { authorization_id: id },
+      refunds: { capture_id: 'cap_1', amount: 100 },
+    }))
+      expect(await send('POST', `/api/v1/${endpoint}`, { key: 'other', body: needs, url })).toMatchObject(
+        internal('failed to start'),
+      )
+    expect(await send('GET', `/api/v1/authorizations/${id}`, { url })).toMatchObject(
+      isRefused(404, 'not_found'),
     )
-    expect(await bank.transactions()).toEqual([])
+    expect(await send('POST', '/api/v1/authorizations', { key: 'k', url })).toMatchObject(NOT_STORED)
+    expect(closed.received.filter(({ committed }) => committed !== 'no')).toHaveLength(1)
+
+    await admin`alter database ${admin(name)} allow_connections true`
+    const replay = await send('POST', '/api/v1/authorizations', { key: 'k', url })
+    expect(replay.body).toMatchObject({ authorization_id: id })
   })
 
   it('a look-up that fails: carried out, never stored', async () => {

@@ -2,32 +2,16 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, inject, it } from 'vitest'
 import { authorized } from './support/client.ts'
 import { testDatabase } from './support/database.ts'
+import { refusedStart } from './support/gateway-process.ts'
 import { spawnGateway } from './support/gateway.ts'
 import { temporaryFolder } from './support/temporary.ts'
 
 /** `npm start` as a new user meets it, and what it says when something is not as it should be. */
 
-const main = fileURLToPath(new URL('../dist/main.js', import.meta.url))
 const newFolder = () => temporaryFolder('gateway-start-')
-
-/** Runs it until it ends by itself. */
-async function refusedStart(
-  env: Record<string, string>,
-): Promise<{ code: number | null; said: string; printed: string }> {
-  const child = spawn(process.execPath, [main], {
-    env: { PATH: process.env['PATH'], PORT: '0', SIMULATOR_PORT: '0', ...env },
-  })
-  let said = ''
-  let printed = ''
-  child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
-  child.stdout.on('data', (chunk: Buffer) => (printed += chunk.toString()))
-  const [code] = (await once(child, 'exit')) as [number | null]
-  return { code, said, printed }
-}
 
 describe('with nothing set', () => {
   it('everything runs, prints where it is and a first mutation that works when pasted', async () => {
@@ -44,7 +28,9 @@ describe('with nothing set', () => {
     shell.stdout.on('data', (chunk: Buffer) => (answer += chunk.toString()))
     await once(shell, 'exit')
     expect(JSON.parse(answer)).toMatchObject({
-      data: { authorizePayment: { __typename: 'AuthorizePaymentSuccess', payment: { state: 'AUTHORIZED' } } },
+      data: {
+        authorizePayment: { __typename: 'AuthorizePaymentSuccess', currentPayment: { state: 'AUTHORIZED' } },
+      },
     })
 
     // Ctrl-C: the terminal tells us, and npm, which it tells as well, tells us again.

@@ -15,8 +15,10 @@ export const BANK_FAULTS = [
   'chaos',
   'badGateway',
   'redirect',
+  'redirect307',
   'startFails',
   'rolledBack',
+  'insertFails',
   'commitFails',
   'parentOrCardFault',
   // After it; "unstored": money moved, and the key that would tell is lost.
@@ -41,8 +43,11 @@ export const BANK_FAULTS = [
 ] as const
 export type BankFault = (typeof BANK_FAULTS)[number]
 
-/** What may go on for a while: nobody reaches the bank, its own chaos, or its stored answers are out of its reach. */
-export const OUTAGES = ['refused', 'chaos', 'lookupFault'] as const
+/**
+ * What may go on for a while: nobody reaches the bank, its own chaos, its stored answers are out of its reach, or its
+ * tables are, and it says that it knows no card, authorization or capture, while /health says 200.
+ */
+export const OUTAGES = ['refused', 'chaos', 'lookupFault', 'parentOrCardFault'] as const
 export type Outage = { fault: (typeof OUTAGES)[number]; untilMs: number }
 
 /** One row of the bank's ledger. */
@@ -118,7 +123,10 @@ export class ModelBank {
     if (fault === 'dropped') return says('PROBE', RESET)
     if (fault === 'hangs') return await never()
     if (fault === 'badGateway') return says('PROBE', text(502, 'text/html', '<h1>Bad Gateway</h1>'))
-    if (fault === 'redirect') return says('END', text(301, 'text/html', '<a href="/api">Moved</a>'))
+    if (fault === 'redirect' || fault === 'redirect307') {
+      const status = fault === 'redirect' ? 301 : 307
+      return says('END', text(status, 'text/html', '<a href="/api">Moved</a>'))
+    }
 
     const stored = fault === 'lookupFault' ? undefined : this.stored.get(name)
     if (stored !== undefined && this.#time.nowMs < stored.atMs + STORED_MS)
@@ -132,6 +140,11 @@ export class ModelBank {
     if (fault === 'startFails' || link.isCut)
       return says('RESEND', refusal('internal_error', 'failed to start transaction'))
     if (fault === 'rolledBack') return says('RESEND', refusal('internal_error', 'failed to update account'))
+    if (fault === 'insertFails') {
+      return endpoint === 'authorizations'
+        ? says('RESEND', refusal('internal_error', 'failed to create authorization'))
+        : says('RESEND', refusal('internal_error', 'internal error', 500))
+    }
     if (fault === 'commitFails') return says('PROBE', COMMIT_FAILED)
 
     const worked = this.#work(

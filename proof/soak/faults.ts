@@ -13,7 +13,7 @@ export type Faults = {
 }
 
 const CHAOS_SHARE = 0.2
-/** 5 % resets, 5 % answers lost, 1 % hangs, 0.5 % keys lost. */
+/** 5 % resets, 5 % answers lost, 1 % hangs, 0.75 % keys lost, 2 % faults of the bank's database, which roll back. */
 const SHARES: Partial<Record<FaultKind, number>> = {
   'drop-before': 0.05,
   'drop-after-store': 0.05,
@@ -21,6 +21,11 @@ const SHARES: Partial<Record<FaultKind, number>> = {
   'hang-after-store': 0.005,
   'drop-after-commit': 0.0025,
   'commit-failed-but-done': 0.0025,
+  'lookup-fault': 0.0025,
+  'database-down': 0.005,
+  'insert-failed': 0.005,
+  'card-or-parent-not-found': 0.005,
+  'commit-failed': 0.005,
 }
 const KILL_EVERY_MS = 10_000
 const BANK_CUT_EVERY_MS = 60_000
@@ -85,10 +90,14 @@ export function startFaults(options: {
       const count = (is: (line: Received) => boolean) => received.filter(is).length
       const had = (...kinds: FaultKind[]) => count(({ fault }) => fault !== null && kinds.includes(fault))
       return new Map([
-        ['500 before any work', count(({ status }) => status === 500)],
+        ['500 before any work', count(({ status, fault }) => status === 500 && fault !== 'insert-failed')],
         ['connection reset before any work', had('drop-before')],
         ['done and key stored, answer lost', had('drop-after-store')],
         ['no answer at all', had('hang-before', 'hang-after-store')],
+        [
+          "a fault of the bank's database, rolled back",
+          had('database-down', 'insert-failed', 'card-or-parent-not-found', 'commit-failed'),
+        ],
         ['done, key lost', count(({ keyLost }) => keyLost === 'fault')],
         ['done, key lost: its client was gone', count(({ keyLost }) => keyLost === 'client gone')],
         ["done, key lost: the bank's database was gone", count(({ keyLost }) => keyLost === 'database')],

@@ -89,13 +89,18 @@ export async function openAccess(settings: AccessSettings, log: Logger): Promise
         return { client: key.client, role: key.role, customer: null, until: endings.until(writeKey(key)) }
       }
     }
-    if (secret !== null && !isBasic && byToken !== null && isToken(secret)) return await byToken(secret)
+    if (secret !== null && !isBasic && byToken !== null && isToken(secret))
+      return await byToken.whoAsks(secret)
     if (!isOpen) return { refused: 'UNAUTHENTICATED', message: UNKNOWN }
     const name = hostName(headers.get('host'))
     if (LOOPBACK.test(name) || (settings.openToNetwork && isOfNetwork(name))) return dev
     return { refused: 'UNAUTHENTICATED', message: settings.openToNetwork ? OTHER_NAME : ELSEWHERE }
   }
-  return { whoAsks, isOpen, close: () => clearInterval(timer) }
+  const close = () => {
+    clearInterval(timer)
+    byToken?.close()
+  }
+  return { whoAsks, isOpen, close }
 }
 
 const LOOK_EVERY_MS = 1_000

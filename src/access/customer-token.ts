@@ -1,7 +1,9 @@
-import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
-import type { JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from 'jose'
+import { errors, jwtVerify } from 'jose'
+import type { CryptoKey, JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from 'jose'
 import type { Logger } from 'pino'
 import { z } from 'zod'
+import { publishedKeys } from './published-keys.ts'
+import type { PublishedKeys } from './published-keys.ts'
 import type { Refused, Who } from './who.ts'
 
 /**
@@ -19,7 +21,6 @@ export type CustomerTokenSettings = {
 const TOKEN_AGE_MAX_S = 15 * 60
 /** Clocks of two machines. */
 const CLOCKS_DIFFER_S = 5
-const JWKS_TIMEOUT_MS = 5_000
 
 /** Visible, as graphql/ wants them of an input. */
 const text = z
@@ -35,20 +36,24 @@ const checkout = z.object({
 const LOOKS_LIKE_JWT = /^[\w-]+\.[\w-]+\.[\w-]*$/
 export const isToken = (credential: string) => LOOKS_LIKE_JWT.test(credential)
 
-export function customerTokens(settings: CustomerTokenSettings, log: Logger) {
-  const { issuer, audience } = settings
-  const { key, algorithms } = signature(settings.signedBy)
+export type CustomerTokens = { whoAsks: (token: string) => Promise<Who | Refused>; close: () => void }
+
+export function customerTokens(settings: CustomerTokenSettings, log: Logger): CustomerTokens {
+  const { issuer, audience, signedBy } = settings
+  const keys = 'secret' in signedBy ? shared(signedBy.secret) : publishedKeys(signedBy.jwksUrl, log)
   const options: JWTVerifyOptions = {
     issuer,
     audience,
-    algorithms,
+    // Ours to say, not the token's.
+    algorithms: 'secret' in signedBy ? ['HS256'] : ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'],
     requiredClaims: ['exp', 'iat', 'sub', 'order_id', 'amount_cents'],
     maxTokenAge: TOKEN_AGE_MAX_S,
     clockTolerance: CLOCKS_DIFFER_S,
   }
-  return async (token: string): Promise<Who | Refused> => {
+  const whoAsks = async (token: string): Promise<Who | Refused> => {
     try {
-      const { payload } = await jwtVerify(token, key, options)
+      const payload = await verified(token, keys, options)
+      if (payload === null) return UNAVAILABLE
       const claims = checkout.safeParse(payload)
       if (!claims.success) return unknown(`its claim ${String(claims.error.issues[0]?.path[0])} is not valid`)
       const { sub, order_id: orderId, amount_cents: amountCents } = claims.data
@@ -63,29 +68,66 @@ export function customerTokens(settings: CustomerTokenSettings, log: Logger) {
       if (reason !== null) return unknown(reason)
       log.error(
         { err: error },
-        "the login's keys (CUSTOMER_JWKS_URL) cannot be had: customers are turned away",
+        "a key of the login's (CUSTOMER_JWKS_URL) cannot be used: a customer is turned away",
       )
-      return { refused: 'UNAVAILABLE', message: 'The token cannot be checked just now. Try again soon.' }
+      return UNAVAILABLE
     }
   }
+  return { whoAsks, close: keys.close }
+}
+
+const UNAVAILABLE: Refused = {
+  refused: 'UNAVAILABLE',
+  message: 'The token cannot be checked just now. Try again soon.',
+}
+
+/** Null when it cannot be judged. One that the keys do not fit may be signed by a newer one. */
+async function verified(
+  token: string,
+  keys: PublishedKeys,
+  options: JWTVerifyOptions,
+): Promise<JWTPayload | null> {
+  const known = await keys.get()
+  if (known === null) return null
+  try {
+    return await verifiedBy(known, token, options)
+  } catch (error) {
+    const isUnknown = error instanceof errors.JWKSNoMatchingKey
+    if (!isUnknown && !(error instanceof errors.JWSSignatureVerificationFailed)) throw error
+    const areAllKnown = await keys.renew()
+    return areAllKnown || !isUnknown ? await verifiedBy(known, token, options) : null
+  }
+}
+
+/** Without `kid` several of the keys may fit: each is tried. */
+async function verifiedBy(
+  known: JWTVerifyGetKey,
+  token: string,
+  options: JWTVerifyOptions,
+): Promise<JWTPayload> {
+  try {
+    return (await jwtVerify(token, known, options)).payload
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error
+    for await (const key of error as AsyncIterable<CryptoKey>) {
+      try {
+        return (await jwtVerify(token, key, options)).payload
+      } catch (failed) {
+        if (!(failed instanceof errors.JWSSignatureVerificationFailed)) throw failed
+      }
+    }
+    throw new errors.JWSSignatureVerificationFailed()
+  }
+}
+
+function shared(secret: string): PublishedKeys {
+  const bytes = new TextEncoder().encode(secret)
+  return { get: async () => () => bytes, renew: async () => true, close: () => {} }
 }
 
 /** As jwtVerify judges it, which has seen that both are there. They may have fractions. */
 function validUntilMs({ exp = 0, iat = 0 }: JWTPayload): number {
   return Math.ceil((Math.min(exp, iat + TOKEN_AGE_MAX_S) + CLOCKS_DIFFER_S) * 1_000)
-}
-
-/** The algorithms are ours to say, not the token's. */
-function signature(by: CustomerTokenSettings['signedBy']): {
-  key: JWTVerifyGetKey
-  algorithms: string[]
-} {
-  if ('secret' in by) {
-    const secret = new TextEncoder().encode(by.secret)
-    return { key: () => secret, algorithms: ['HS256'] }
-  }
-  const key = createRemoteJWKSet(new URL(by.jwksUrl), { timeoutDuration: JWKS_TIMEOUT_MS })
-  return { key, algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'] }
 }
 
 /** What is wrong with the token; null when the fault is not the token's. Never a value of it. */
@@ -99,8 +141,7 @@ function reasonAgainst(error: unknown): string | null {
     error instanceof errors.JWSSignatureVerificationFailed ||
     error instanceof errors.JOSEAlgNotAllowed ||
     error instanceof errors.JOSENotSupported ||
-    error instanceof errors.JWKSNoMatchingKey ||
-    error instanceof errors.JWKSMultipleMatchingKeys
+    error instanceof errors.JWKSNoMatchingKey
   return isOfToken ? 'it is not signed by the login, or is no JWT' : null
 }
 

@@ -1,6 +1,7 @@
 import { keysFileOf } from '../config.ts'
 import { BadKey, KEY_ROLES, makeKey, troubleWithName, writeKey } from './api-keys.ts'
 import type { KeyRole } from './api-keys.ts'
+import { printable } from '../terminal.ts'
 import { appendLine, keysIn, readKeysFile, removeLines } from './keys-file.ts'
 
 /** `npm run keys -- …`: makes, lists and removes API keys in the file that the gateway reads. */
@@ -54,8 +55,8 @@ const hashIn = (line: string) => line.slice(line.lastIndexOf(':') + 1)
 const isKeyRole = (role: string): role is KeyRole => (KEY_ROLES as readonly string[]).includes(role)
 
 try {
-  process.stdout.write(await run(process.argv.slice(2), keysFileOf(process.env)))
+  process.stdout.write(printable(await run(process.argv.slice(2), keysFileOf(process.env))))
 } catch (error) {
-  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
+  process.stderr.write(`${printable(error instanceof Error ? error.message : String(error))}\n`)
   process.exitCode = 1
 }

@@ -27,7 +27,8 @@ type Refusals = Record<string, (message: string) => Answer>
 
 /** By `status code`, whatever the endpoint. */
 const REFUSALS_ANYWHERE: Refusals = {
-  '500 internal_error': () => notDone('chaos: refused before any work'),
+  '500 internal_error': () =>
+    notDone("chaos, or a fault of the bank's database: refused before any work, or rolled back"),
   '400 internal_error': (message) =>
     // Only what names a step that is rolled back. "failed to commit" may have been committed.
     /^failed to (start|create|adjust|update|check)\b/.test(message)

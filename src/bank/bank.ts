@@ -70,6 +70,7 @@ export type Looked =
   | { is: 'noAnswer'; reason: string }
 
 export type Bank = {
+  baseUrl: string
   /** Sends one request, once. Resolves always; the attempt's timeout bounds the whole exchange. */
   send(key: string, request: BankRequest): Promise<Asked>
   /**

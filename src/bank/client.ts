@@ -120,6 +120,7 @@ export function createBank(options: BankOptions): Bank {
   }
 
   const bank: Bank = {
+    baseUrl,
     send,
     probe,
     look,

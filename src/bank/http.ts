@@ -1,6 +1,7 @@
 import { createFetch, FetchError } from 'ofetch'
 import type { Fetch } from 'ofetch'
 import { Pool, request } from 'undici'
+import { connector } from '../http-connector.ts'
 
 /**
  * One HTTP exchange with the bank. ofetch speaks, undici carries, and one AbortSignal.timeout bounds all of it: the
@@ -46,7 +47,7 @@ export function createHttp(options: { baseUrl: string; attemptTimeoutMs: number 
     headersTimeout: 0,
     bodyTimeout: 0,
     maxResponseSize: RESPONSE_BYTES_MAX,
-    connect: { timeout: Math.min(CONNECT_TIMEOUT_MS_MAX, options.attemptTimeoutMs / 2) },
+    connect: connector({ timeout: Math.min(CONNECT_TIMEOUT_MS_MAX, options.attemptTimeoutMs / 2) }),
   })
   const fetch = createFetch({ fetch: fetchOver(pool) })
 

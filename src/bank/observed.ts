@@ -1,11 +1,13 @@
 import { context } from '@opentelemetry/api'
 import type { Logger } from 'pino'
 import { bankRefusals, bankSeconds } from '../observe/metrics.ts'
-import { exchangeSpan, idsOf } from '../observe/span.ts'
+import { exchangeSpan, httpPeer, idsOf } from '../observe/span.ts'
 import type { Bank, ExchangeRecord } from './bank.ts'
 
 /** The bank, with every exchange told to the numbers, the trace and, when it took long, the log. */
 export function observed(bank: Bank, log: Logger): Bank {
+  const base = new URL(bank.baseUrl)
+  const peer = httpPeer('bank', base)
   /** `operation`: the key at the bank, which is the operation's id. */
   async function told<Asked extends { calls: ExchangeRecord[] }>(
     asking: Promise<Asked>,
@@ -22,17 +24,23 @@ export function observed(bank: Bank, log: Logger): Bank {
   ): void {
     const { purpose, conclusion, httpStatus, errorCode, replayed } = call
     bankSeconds.observe({ endpoint, purpose, conclusion }, durationMs / 1_000)
-    const failed = httpStatus === null || httpStatus >= 500
+    const [method = '', template = ''] = endpoint.split(' ')
+    const isFailed = httpStatus === null || httpStatus >= 500 || conclusion === 'misused'
+    const errorType = isFailed ? (httpStatus === null ? (errorCode ?? '_OTHER') : String(httpStatus)) : null
     exchangeSpan(
       endpoint,
-      { startedAt, durationMs, failed },
+      { startedAt, durationMs, errorType },
       {
         ...idsOf({ operation }),
+        ...peer,
+        'http.request.method': method,
+        'url.template': template,
+        'url.full': base.origin + base.pathname.replace(/\/+$/, '') + template,
         'bank.purpose': purpose,
         'bank.conclusion': conclusion,
         'bank.replayed': replayed,
         ...(httpStatus !== null && { 'http.response.status_code': httpStatus }),
-        ...(errorCode !== null && { 'error.type': errorCode }),
+        ...(httpStatus !== null && errorCode !== null && { 'bank.error_code': errorCode }),
       },
     )
     if (durationMs < SLOW_MS) return

@@ -5,6 +5,7 @@ import { ConnectionFailed } from './dial.ts'
 import { openPool } from './driver.ts'
 import { guarded } from './pool.ts'
 import { createPrimary } from './primary.ts'
+import { startupParameters } from './session.ts'
 
 /** The pool of connections to the receipts. */
 export type Database = Sql<{ bigint: number }>
@@ -36,18 +37,7 @@ export function connect(
       onnotice: () => {},
       transform: { column: { from: postgres.toCamel } },
       types: { bigint: { to: 20, from: [20], serialize: String, parse: Number }, ...ARRAYS },
-      connection: {
-        application_name: address.applicationName,
-        options: address.options,
-        TimeZone: 'UTC',
-        // Whatever this database's own are: a claim that is forgotten after it was sent is a second hold, and each
-        // statement of a function is to see what the locks' last holder committed.
-        synchronous_commit: 'on',
-        default_transaction_isolation: 'read committed',
-        statement_timeout: options.statementTimeoutMs,
-        // A process that is frozen or cut off must not keep its locks: a server that cannot send heeds no other limit.
-        tcp_user_timeout: options.statementTimeoutMs,
-      },
+      connection: startupParameters(address, options.statementTimeoutMs),
     })
   const statements = () => open({ ...ONE_AT_A_TIME, backoff: () => 0 })
   const besides = () => open({ backoff: () => RECONNECT_S })

@@ -20,6 +20,7 @@ export type EmbeddedServer = {
   url(database: string): string
   /** Creates the database unless it is there. */
   createDatabase(name: string): Promise<void>
+  hasDatabase(name: string): Promise<boolean>
   /** Where the data and the log are: the folder asked for, or the one that stands in for it (see place.ts). */
   folder: string
   port: number
@@ -50,6 +51,7 @@ export async function startEmbedded(options: {
     port,
     pid,
     createDatabase: (name) => createDatabase(session, name),
+    hasDatabase: (name) => hasDatabase(session, name),
     stop: async () => {
       if (await isLastOut(session)) await stopServer(cluster.data)
       await session.end({ timeout: 1 })
@@ -156,10 +158,14 @@ async function isLastOut(session: Sql): Promise<boolean> {
 const LEAVING_MS = 500
 
 async function createDatabase(session: Sql, name: string): Promise<void> {
-  const found = await session`select from pg_database where datname = ${name}`
-  if (found.length > 0) return
+  if (await hasDatabase(session, name)) return
   await session`create database ${session(name)}`.catch((error: unknown) => {
     // Another process was faster.
     if (!(error instanceof postgres.PostgresError && ['42P04', '23505'].includes(error.code))) throw error
   })
+}
+
+async function hasDatabase(session: Sql, name: string): Promise<boolean> {
+  const found = await session`select from pg_database where datname = ${name}`
+  return found.length > 0
 }

@@ -1,6 +1,6 @@
 import type { Gateway } from '../gateway.ts'
+import { inStep } from '../observe/database-span.ts'
 import { databaseRepeats, databaseSeconds, statementsInFlight } from '../observe/metrics.ts'
-import { inSpan } from '../observe/span.ts'
 import type { Ids } from '../observe/span.ts'
 
 /** What a statement is for, as logs, traces and numbers name it, and whom it concerns. */
@@ -18,10 +18,14 @@ export async function persist<T>(
   statement: () => PromiseLike<T>,
 ): Promise<T> {
   const over = databaseSeconds.startTimer({ step: name })
-  return await inSpan(name, ids, async () => {
+  return await inStep(name, ids, gateway.sql.options, async () => {
     for (let failures = 0; ;) {
       try {
-        return await statement()
+        const result = await statement()
+        // What it found may be its own last try's, which waits for the standby still: an empty commit after it waits, too.
+        if (failures > 0)
+          await answered(gateway.sql`select pg_logical_emit_message(true, 'ficmart-gateway', '')`)
+        return result
       } catch (error) {
         failures += 1
         const pauseMs = gateway.random() * Math.min(PAUSE_CAP_MS, PAUSE_BASE_MS * 2 ** failures)

@@ -1,5 +1,6 @@
 import { Semaphore, withTimeout } from 'async-mutex'
 import type { Sql } from 'postgres'
+import { inStatement } from '../observe/database-span.ts'
 import { isOfConnection } from './persist.ts'
 
 /**
@@ -74,13 +75,26 @@ export function guarded<Pool extends Sql<{ bigint: number }>>(
       const made: unknown = Reflect.apply(from, undefined, args)
       // An identifier or a list; a statement runs when it is awaited, and a fragment of one never is.
       if (!(made instanceof Promise)) return made
+      keepParameters(made)
       const send = made.then.bind(made)
       let running: Promise<unknown> | undefined
-      const then: typeof made.then = (ok, failed) => (running ??= run(from, () => send())).then(ok, failed)
+      const ask = () =>
+        inStatement(
+          () => textOf(made),
+          from.options,
+          () => run(from, () => send()),
+        )
+      const then: typeof made.then = (ok, failed) => (running ??= ask()).then(ok, failed)
       // oxlint-disable-next-line unicorn/no-thenable -- a statement is one already
       return Object.assign(made, { then, catch: (failed: () => unknown) => then(undefined, failed) })
     },
   })
+}
+
+/** As it was written, with nothing where the parameters go. */
+function textOf(statement: object): string {
+  const { strings } = statement as { strings?: readonly string[] }
+  return (strings ?? []).join(' ')
 }
 
 /** It may have done what it was told. The code is the driver's own for a connection that broke. */
@@ -98,6 +112,20 @@ const SLOW_MS = 1_000
 const RENEWED_LEAST_MS = 1_000
 const LAST_WORDS_S = 1
 const READ_ONLY = '25006'
+
+/**
+ * The driver serializes a statement's parameters in their place, and does it again when a table has got a column and the
+ * plan must be made anew: it fails on an array, doubles JSON and turns true into false. It is given a copy each time.
+ */
+function keepParameters(statement: object): void {
+  let kept: readonly unknown[] | undefined
+  Object.defineProperty(statement, 'parameters', {
+    get: () => kept?.slice(),
+    set: (parameters: readonly unknown[]) => {
+      kept = parameters
+    },
+  })
+}
 
 /**
  * The driver counts the rows of a statement on from where the last one on its connection broke off (an error amidst its

@@ -37,7 +37,10 @@ export type Claimed = Pick<Delivery, 'paymentId' | 'version' | 'attempts'> &
 
 /** Above the attempt's timeout and the time that a claim's answer may take: then another process may send it. */
 const LEASE_MS = 30_000
-/** The wait doubles from the first to the second, with a quarter of chance either way, until the time is up. */
+/**
+ * The wait doubles from the first to the second, with a quarter of chance either way, until the time is up. A receiver
+ * that asks for a longer one gets it, up to the second.
+ */
 const RETRY_LEAST_MS = 5_000
 const RETRY_MOST_MS = 3_600_000
 const GIVE_UP_AFTER_MS = 3 * 24 * 3_600_000
@@ -77,6 +80,7 @@ export async function settleDelivery(
 ): Promise<WebhookStatus | null> {
   const item = {
     ...outcome,
+    retryAfterMs: Math.min(outcome.retryAfterMs ?? 0, RETRY_MOST_MS),
     retryLeastMs: RETRY_LEAST_MS,
     retryMostMs: RETRY_MOST_MS,
     jitter: 0.75 + gateway.random() / 2,

@@ -1,5 +1,8 @@
+import { SpanKind } from '@opentelemetry/api'
 import { Webhook } from 'standardwebhooks'
 import { Pool } from 'undici'
+import { connector } from '../http-connector.ts'
+import { failed, httpPeer, inSpan } from '../observe/span.ts'
 import { eventId, paymentId } from '../payment/ids.ts'
 import type { Claimed } from './deliveries.ts'
 
@@ -14,13 +17,20 @@ export type Receiver = {
   isWell: boolean
 }
 
-/** `error`: why there was no receipt, in one word, for instance TIMEOUT. */
-export type Outcome = { delivered: boolean; httpStatus: number | null; error: string | null }
+export type Outcome = {
+  delivered: boolean
+  httpStatus: number | null
+  /** Why there was no receipt, in one word, for instance TIMEOUT. */
+  error: string | null
+  /** How long the receiver wants to be left alone (Retry-After). */
+  retryAfterMs: number | null
+}
 
 /** Time for a receiver that writes to a database of its own before it answers. */
 const ATTEMPT_TIMEOUT_MS = 10_000
-/** Nothing in an answer is read but its status. */
+/** Nothing in an answer is read but its head. A body within these leaves the connection to the next event. */
 const RESPONSE_BYTES_MAX = 64 * 1024
+const BODY_TIMEOUT_MS = 100
 
 export function createReceiver(options: {
   url: string
@@ -28,14 +38,15 @@ export function createReceiver(options: {
   secrets: readonly string[]
   timeoutMs?: number
 }): Receiver {
-  const { origin, pathname, search } = new URL(options.url)
+  const url = new URL(options.url)
+  const { origin, pathname, search } = url
   const signers = options.secrets.map((secret) => new Webhook(secret))
   const timeoutMs = options.timeoutMs ?? ATTEMPT_TIMEOUT_MS
   const pool = new Pool(origin, {
     pipelining: 1,
     headersTimeout: 0,
     bodyTimeout: 0,
-    connect: { timeout: timeoutMs / 2 },
+    connect: connector({ timeout: timeoutMs / 2 }),
   })
 
   async function send(delivery: Claimed): Promise<Outcome> {
@@ -43,7 +54,7 @@ export function createReceiver(options: {
     const payload = payloadOf(delivery)
     const now = new Date()
     try {
-      const { statusCode, body } = await pool.request({
+      const { statusCode, headers, body } = await pool.request({
         method: 'POST',
         path: pathname + search,
         headers: {
@@ -56,16 +67,50 @@ export function createReceiver(options: {
         body: payload,
         signal: AbortSignal.timeout(timeoutMs),
       })
-      // The status has said it. What follows only frees the connection.
-      await body.dump({ limit: RESPONSE_BYTES_MAX }).catch(() => null)
-      const delivered = statusCode >= 200 && statusCode < 300
-      return { delivered, httpStatus: statusCode, error: delivered ? null : `HTTP_${statusCode}` }
+      await body
+        .dump({ limit: RESPONSE_BYTES_MAX, signal: AbortSignal.timeout(BODY_TIMEOUT_MS) })
+        .catch(() => null)
+      if (statusCode >= 200 && statusCode < 300)
+        return { delivered: true, httpStatus: statusCode, error: null, retryAfterMs: null }
+      const retryAfterMs = readRetryAfter(headers['retry-after'])
+      return { delivered: false, httpStatus: statusCode, error: `HTTP_${statusCode}`, retryAfterMs }
     } catch (error) {
-      return { delivered: false, httpStatus: null, error: codeOf(error) }
+      return { delivered: false, httpStatus: null, error: codeOf(error), retryAfterMs: null }
     }
   }
 
-  return { send, close: () => pool.close(), isWell: true }
+  const attributes = {
+    ...httpPeer('webhook-receiver', url),
+    'http.request.method': 'POST',
+    // Its path and query may hold a secret.
+    'url.full': `${origin}/…`,
+  }
+  const traced: Receiver['send'] = (delivery) =>
+    inSpan(
+      'POST',
+      { payment: paymentId(delivery.paymentId) },
+      async (span) => {
+        const outcome = await send(delivery)
+        const { httpStatus, error } = outcome
+        if (httpStatus !== null) span.setAttribute('http.response.status_code', httpStatus)
+        if (error !== null) failed(span, httpStatus === null ? error : String(httpStatus))
+        return outcome
+      },
+      { kind: SpanKind.CLIENT, attributes },
+    )
+
+  return { send: traced, close: () => pool.close(), isWell: true }
+}
+
+/** Seconds, or a date in one of the three forms of RFC 9110 (5.6.7), all in GMT; null when it is neither, or past. */
+function readRetryAfter(header: string | string[] | undefined): number | null {
+  const text = String(header)
+  const ms = /^\d+$/.test(text)
+    ? Number(text) * 1_000
+    : /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)/.test(text)
+      ? Date.parse(text.endsWith(' GMT') ? text : `${text} GMT`) - Date.now()
+      : Number.NaN
+  return ms > 0 ? ms : null
 }
 
 /** Only what never changes, so that an event says the same whenever it is sent. */

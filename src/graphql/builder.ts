@@ -7,7 +7,9 @@ import { AUDIENCE_PLUGIN, EVERYONE, LIST_LENGTH, scopesOf } from './audience.ts'
 import type { Scopes } from './audience.ts'
 import type { Context } from './context.ts'
 import { ApiError } from './errors.ts'
+import { PAGE_MAX } from './input-rules.ts'
 import { INVALID_INPUT_PLUGIN } from './invalid-input.ts'
+import { allKnown, known, typeOfId } from './node-ids.ts'
 
 /** Everything is non-null and required unless it says otherwise. */
 export const builder = new SchemaBuilder<{
@@ -39,6 +41,26 @@ export const builder = new SchemaBuilder<{
   },
   complexity: { defaultComplexity: 1, defaultListMultiplier: LIST_LENGTH },
   relay: {
+    encodeGlobalID: (_, id) => String(id),
+    decodeGlobalID: typeOfId,
+    nodeTypeOptions: {
+      description: 'What has an id of its own, by which it can be asked for again and kept in a cache.',
+      authScopes: EVERYONE,
+    },
+    idFieldOptions: { description: 'Its id, the same everywhere; what it begins with says what it is.' },
+    nodeQueryOptions: {
+      description:
+        'Whatever has this id; null when there is nothing, or it is nothing of yours. For clients that refetch by id, as Relay does.',
+      authScopes: EVERYONE,
+      args: { id: { description: 'Its id: `pay_...`, `op_...`, `evt_...`, `rec_...` or `dis_...`.' } },
+      resolve: (_, { id }, __, ___, load) => load(known(id)),
+    },
+    nodesQueryOptions: {
+      description: 'The same for several at one time, in their order.',
+      authScopes: EVERYONE,
+      args: { ids: { description: `Their ids, at most ${PAGE_MAX}.` } },
+      resolve: (_, { ids }, __, ___, load) => load(allKnown(ids)),
+    },
     pageInfoTypeOptions: { description: 'Where a page lies in its list.', authScopes: EVERYONE },
     hasNextPageFieldOptions: {
       description: 'There is more after this page: ask again with `after: endCursor`.',

@@ -1,11 +1,9 @@
-import { InputValidationError } from '@pothos/plugin-validation'
 import { complexityFromQuery } from '@pothos/plugin-complexity'
 import { getOperationAST, Kind, TypeInfo, visit, visitWithTypeInfo } from 'graphql'
 import type { DocumentNode, FieldNode, GraphQLSchema, OperationDefinitionNode } from 'graphql'
 import type { Role } from '../access/who.ts'
 import { mayAsk } from './audience.ts'
 import { ApiError } from './errors.ts'
-import { topLevelInvalidInput } from './invalid-input.ts'
 
 /**
  * Whether a document may be run at all, asked before any of it is. A payment must not be taken and then answered with an
@@ -70,18 +68,12 @@ export function tooMuch(
 ): ApiError[] {
   const operation = getOperationAST(document, request.operationName)
   if (!operation) return []
-  try {
-    const asked = priceOf(schema, document, operation, request)
-    const limits = LIMITS[request.role]
-    return DIMENSIONS.filter(({ of }) => asked[of] > limits[of]).map(({ of, name }) => {
-      const message = `The document's ${name} is ${asked[of]}, and may be ${limits[of]} at most. Ask for less at one time.`
-      return new ApiError('LIMIT_EXCEEDED', message)
-    })
-  } catch (error) {
-    // The price of a page is in its arguments: bad ones are refused here already.
-    if (error instanceof InputValidationError) return [topLevelInvalidInput(error)]
-    throw error
-  }
+  const asked = priceOf(schema, document, operation, request)
+  const limits = LIMITS[request.role]
+  return DIMENSIONS.filter(({ of }) => asked[of] > limits[of]).map(({ of, name }) => {
+    const message = `The document's ${name} is ${asked[of]}, and may be ${limits[of]} at most. Ask for less at one time.`
+    return new ApiError('LIMIT_EXCEEDED', message)
+  })
 }
 
 type Price = Record<(typeof DIMENSIONS)[number]['of'], number>

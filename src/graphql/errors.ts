@@ -21,6 +21,12 @@ export class ApiError extends GraphQLError {
   }
 }
 
+/** Null `data` is an answer; none at all is a refusal, which is no 200. */
+export function statusWithoutData({ extensions: { code, http } }: ApiError): object {
+  const known = HTTP_STATUS[code as ApiErrorCode]
+  return 'withoutData' in known ? { ...Object(http), status: known.withoutData, spec: false } : Object(http)
+}
+
 export type ApiErrorCode = keyof typeof HTTP_STATUS
 
 export type FieldProblem = { path: string; reason: string }
@@ -34,12 +40,18 @@ type ApiErrorDetails = {
   httpHeaders?: Record<string, string>
 }
 
-/** `spec`: 200 for clients that accept `application/json` only, as GraphQL over HTTP wants it. */
+/**
+ * `spec`: 200 for clients that accept `application/json` only, as GraphQL over HTTP wants it. `withoutData`: where the
+ * answer has no `data`, a subscription's that did not begin.
+ */
 const HTTP_STATUS = {
   BAD_REQUEST: { status: 400, spec: false },
   BAD_USER_INPUT: { status: 400, spec: true },
+  NOT_FOUND: { status: 404, spec: false },
   NOT_ACCEPTABLE: { status: 406, spec: false },
-  INVALID_INPUT: { status: 200, spec: true },
+  UNSUPPORTED_MEDIA_TYPE: { status: 415, spec: false },
+  INVALID_INPUT: { status: 200, spec: true, withoutData: 400 },
+  OPERATION_RESOLUTION_FAILURE: { status: 400, spec: true },
   LIMIT_EXCEEDED: { status: 400, spec: true },
   UNAUTHENTICATED: { status: 401, spec: false },
   FORBIDDEN: { status: 403, spec: true },
@@ -47,5 +59,16 @@ const HTTP_STATUS = {
   TOO_MANY_SUBSCRIPTIONS: { status: 429, spec: false },
   RATE_LIMITED: { status: 429, spec: false },
   UNAVAILABLE: { status: 503, spec: false },
-  DATABASE_UNAVAILABLE: { status: 200, spec: true },
-} as const
+  DATABASE_UNAVAILABLE: { status: 200, spec: true, withoutData: 503 },
+} as const satisfies Record<string, { status: number; spec: boolean; withoutData?: number }>
+
+/** Those of graphql-js, Yoga and the plugins; whatever else they say is a BAD_REQUEST. */
+const OF_LIBRARIES = [
+  'GRAPHQL_PARSE_FAILED',
+  'GRAPHQL_VALIDATION_FAILED',
+  'REQUEST_ENTITY_TOO_LARGE',
+] as const
+export const FAULT = 'INTERNAL_SERVER_ERROR'
+
+/** Every `extensions.code` that a client can meet. */
+export const ERROR_CODES: readonly string[] = [...Object.keys(HTTP_STATUS), ...OF_LIBRARIES, FAULT]

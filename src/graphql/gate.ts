@@ -1,12 +1,14 @@
 import { useCSRFPrevention } from '@graphql-yoga/plugin-csrf-prevention'
-import { GraphQLError, parse } from 'graphql'
+import { GraphQLError, parse, validate } from 'graphql'
 import type { ExecutionArgs, GraphQLSchema, ParseOptions } from 'graphql'
 import type { CORSOptions, Plugin } from 'graphql-yoga'
 import type { Who, WhoAsks } from '../access/who.ts'
 import { noCardInNames } from './card-in-document.ts'
+import { conditionalSubscriptions } from './conditional-subscription.ts'
 import type { Context } from './context.ts'
 import { forbidden, TOKENS_MAX, tooMuch } from './document.ts'
 import { ApiError } from './errors.ts'
+import { variablesWithoutNullsInOneOf, withoutNullsInOneOf } from './one-of.ts'
 import type { Quote } from './quoting.ts'
 import { variableErrors } from './variables.ts'
 
@@ -19,6 +21,9 @@ import { variableErrors } from './variables.ts'
 /** What the plugins below put beside a request. */
 export type Asked = { who: Who }
 
+/** Says that the browser has asked us first. */
+const PREFLIGHTED = 'graphql-require-preflight'
+
 /** Yoga's own list answers an unknown origin with `null`, which is the name of every sandboxed page. */
 export function corsFor(origins: ReadonlySet<string>) {
   return (request: Request): CORSOptions => {
@@ -27,7 +32,16 @@ export function corsFor(origins: ReadonlySet<string>) {
     return {
       origin,
       methods: ['POST'],
-      allowedHeaders: ['content-type', 'authorization'],
+      // What docs/ invite to, and what tracing in a page adds: one that is refused fails the whole request.
+      allowedHeaders: [
+        'content-type',
+        'authorization',
+        'x-request-id',
+        'traceparent',
+        'tracestate',
+        'baggage',
+        PREFLIGHTED,
+      ],
       exposedHeaders: ['retry-after', 'x-request-id'],
       credentials: false,
       maxAge: 3_600,
@@ -35,8 +49,6 @@ export function corsFor(origins: ReadonlySet<string>) {
   }
 }
 
-/** Says that the browser has asked us first. */
-const PREFLIGHTED = 'graphql-require-preflight'
 /** What a page of another site can make a browser send without asking us first: forms, texts, and GET. */
 const csrf = useCSRFPrevention({ requestHeaders: [PREFLIGHTED] })
 export const noSimpleRequests: Plugin = {
@@ -96,15 +108,30 @@ export function onlyWhatMayRun(schema: GraphQLSchema, quote: Quote): Plugin<Cont
     return []
   }
   const refuse = ({ args, setResultAndStopExecution }: Starting) => {
+    const { document, operationName, variableValues: variables } = args
+    if (variables != null) {
+      args.variableValues = variablesWithoutNullsInOneOf(schema, document, { operationName, variables })
+    }
     const errors = reasonsAgainst(args)
     if (errors.length > 0) setResultAndStopExecution({ errors })
   }
   return {
-    onParse: ({ setParseFn }) => {
-      setParseFn(parseShort)
+    onParams: ({ params, setParams }) => {
+      // A GET's is taken for none by Yoga.
+      const { operationName, ...others } = params
+      if (operationName === '') setParams(others)
     },
-    onValidate: ({ addValidationRule }) => {
+    onParse: ({ setParseFn }) => {
+      setParseFn((source: string, options?: ParseOptions) =>
+        withoutNullsInOneOf(schema, parseShort(source, options)),
+      )
+    },
+    onValidate: ({ addValidationRule, setValidationFn }) => {
       addValidationRule(noCardInNames)
+      setValidationFn(((...args: Parameters<typeof validate>) => {
+        const refused = conditionalSubscriptions(args[1])
+        return refused.length > 0 ? refused : validate(...args)
+      }) as typeof validate)
     },
     onExecute: refuse,
     onSubscribe: refuse,

@@ -2,12 +2,13 @@
  * GraphiQL's tabs for the ops desk: what waits for somebody, and what can be done about it. What could be done by
  * accident is refused with INVALID_INPUT until it is filled in; and of several operations in a tab, Run asks which.
  */
-export const atTheDesk = (now: Date) => [STUCK, REVIEW, expiring(now), RECONCILIATION, WEBHOOKS]
+export const atTheDesk = (now: Date) => [`${STUCK}\n${expiring(now)}`, REVIEW, RECONCILIATION, WEBHOOKS]
 
 const DAY_MS = 24 * 3_600_000
 
-const STUCK = `# What waits for an operator, and what the bank has
-# not answered yet. Both empty: all is well.
+const STUCK = `# What waits; choose under the Run button. What waits
+# for an operator, and what the bank has not answered
+# yet. Both empty: all is well.
 query Stuck {
   inReview: payments(filter: { needsReview: true }, first: 10) {
     edges {
@@ -89,7 +90,7 @@ mutation CloseReview {
 fragment done on ReviewResult {
   __typename
   ... on PaymentReviewed {
-    payment { id state review { reason } }
+    currentPayment { id state review { reason } }
     auditLine { at actor action reason }
   }
   ... on PaymentProblem { code message retry }
@@ -160,7 +161,7 @@ query Reconciliation {
 mutation StartReconciliation {
   startReconciliation(input: { days: 7 }) {
     __typename
-    ... on ReconciliationAccepted { reconciliation { id status } }
+    ... on ReconciliationAccepted { currentReconciliation { id status } }
     ... on ReconciliationRefused { message reconciliation { id status } }
     ... on InvalidInput { fields { path reason } }
   }

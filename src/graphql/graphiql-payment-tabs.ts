@@ -7,13 +7,11 @@
 /** `fresh` is new with each page, so that nobody's first payment is somebody else's replay. */
 export const takeAPayment = (fresh: string) => [authorize(fresh), followUps(fresh)]
 
+/** Few enough for a window of 1,280 pixels, with those of the desk beside them. */
 export const lookIntoIt = (fresh: string) => [
-  order(fresh),
+  [order(fresh), shipment(fresh), operation(fresh), bankCalls(fresh)].join('\n'),
   CUSTOMER,
   LIVE,
-  shipment(fresh),
-  operation(fresh),
-  bankCalls(fresh),
 ]
 
 /** The bank's test card with $10,000. */
@@ -38,7 +36,7 @@ mutation Authorize {
     __typename
     ... on PaymentSuccess {
       replayed
-      payment {
+      currentPayment {
         id
         state
         amount { formatted }
@@ -56,15 +54,17 @@ mutation Authorize {
 }
 `
 
-const followUps = (fresh: string) => `# What follows: put the id of the payment that you
-# authorized, then choose under the Run button.
+const followUps = (fresh: string) => `# What follows; choose under the Run button. It is
+# done with the payment that you authorized last in
+# this window: "pay_..." is sent as its id. For
+# another one put that one's id.
 
 # The goods leave: charge it.
 mutation Capture {
   capturePayment(
     input: {
       paymentId: "pay_..."
-      idempotencyKey: "try-capture-${fresh}"
+      idempotencyKey: "try-capture-${fresh}-pay_..."
       expectedAmountCents: 4999
     }
   ) {
@@ -77,7 +77,7 @@ mutation Void {
   voidPayment(
     input: {
       paymentId: "pay_..."
-      idempotencyKey: "try-void-${fresh}"
+      idempotencyKey: "try-void-${fresh}-pay_..."
     }
   ) {
     ...done
@@ -89,7 +89,7 @@ mutation Refund {
   refundPayment(
     input: {
       paymentId: "pay_..."
-      idempotencyKey: "try-refund-${fresh}"
+      idempotencyKey: "try-refund-${fresh}-pay_..."
     }
   ) {
     ...done
@@ -100,7 +100,7 @@ fragment done on OperationResult {
   __typename
   ... on PaymentSuccess {
     replayed
-    payment { id state }
+    currentPayment { id state }
     transition { fromState toState at bankAt }
   }
   ... on PaymentProblem {
@@ -113,8 +113,8 @@ fragment done on OperationResult {
 }
 `
 
-const order = (fresh: string) => `# The payments of an order, and what can be done
-# with them.
+const order = (fresh: string) => `# An order; choose under the Run button. Its
+# payments, and what can be done with them.
 query Order {
   paymentsByOrder(orderId: "order-${fresh}") {
     id

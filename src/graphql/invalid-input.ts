@@ -20,8 +20,8 @@ export function invalidInput(fields: FieldProblem[]) {
   return { is: 'problem' as const, problem: problem('INVALID_INPUT'), replayed: false, fields }
 }
 
-export function topLevelInvalidInput(error: InputValidationError): ApiError {
-  const fields = error.issues.map(fieldProblem)
+/** Of a query: there is no result that it could be a member of. */
+export function invalidArguments(fields: FieldProblem[]): ApiError {
   const said = fields.map(({ path, reason }) => `${path}: ${reason}`).join('; ')
   return new ApiError('INVALID_INPUT', `The input is not valid. ${said}.`, { fields })
 }
@@ -36,7 +36,7 @@ class InvalidInputPlugin<Types extends SchemaTypes> extends BasePlugin<Types> {
     const answer = (error: unknown) => {
       if (!(error instanceof InputValidationError)) throw error
       if (isMutation) return invalidInput(error.issues.map(fieldProblem))
-      throw topLevelInvalidInput(error)
+      throw invalidArguments(error.issues.map(fieldProblem))
     }
     const validated: typeof resolver = (...args) => {
       try {

@@ -13,7 +13,7 @@ import { PaymentType } from './nouns.ts'
 
 builder.subscriptionType({
   description:
-    'What happens, as it happens, as server-sent events (`Accept: text/event-stream`). A stream ends when the gateway restarts (subscribe again, and nothing is missed), and when its API key is removed or its token expires.',
+    'What happens, as it happens, as server-sent events (`Accept: text/event-stream`). A stream has no end: it breaks off when the gateway restarts (subscribe again, and nothing is missed), and when its API key is removed or its token expires. `complete` comes only after `errors` that refuse the subscription.',
 })
 
 const PaymentUpdatedBy = builder.inputType('PaymentUpdatedBy', {

@@ -11,6 +11,7 @@ import {
   strayHoldsOfPayments,
   transitionsOfPayments,
 } from '../payment/reads.ts'
+import { discrepanciesById, reconciliationsById } from '../recovery/reconcile/reads.ts'
 import type { Context } from './context.ts'
 
 /**
@@ -25,6 +26,14 @@ export const loaders = createContextCache(({ gateway }: Context) => ({
   operation: one(
     (ids) => operationsById(gateway, ids),
     (operation) => operation.id,
+  ),
+  reconciliation: one(
+    (ids) => reconciliationsById(gateway, ids),
+    (run) => run.id,
+  ),
+  discrepancy: one(
+    (ids) => discrepanciesById(gateway, ids),
+    (discrepancy) => discrepancy.id,
   ),
   operationInFlight: one(
     (ids) => operationsInFlight(gateway, ids),

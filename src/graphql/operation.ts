@@ -1,4 +1,3 @@
-import { operationId } from '../payment/ids.ts'
 import { resultOf } from '../operation/result.ts'
 import { OperationKindEnum, OperationStatusEnum, ProblemCodeEnum } from './enums.ts'
 import { loaders } from './loaders.ts'
@@ -11,7 +10,6 @@ OperationType.implement({
   description:
     'One authorize, capture, void or refund that was asked for, known for ever by its client and idempotency key.',
   fields: (t) => ({
-    id: t.id({ description: '`op_` and a UUID that sorts by time.', resolve: ({ id }) => operationId(id) }),
     client: t.exposeString('client', { description: 'Who asked: the name of an API client, or `gateway`.' }),
     idempotencyKey: t.exposeString('idempotencyKey', {
       description: 'The key it was asked under, unique per client.',

@@ -1,6 +1,5 @@
 import { allowedOperations } from '../payment/allowed.ts'
 import type { AllowedOperation } from '../payment/allowed.ts'
-import { paymentId } from '../payment/ids.ts'
 import type { Payment, PaymentState, Transition } from '../payment/payment.ts'
 import { EVERYONE } from './audience.ts'
 import { builder } from './builder.ts'
@@ -18,11 +17,6 @@ PaymentType.implement({
   authScopes: (payment, context) => isVisible(context, payment),
   runScopesOnType: true,
   fields: (t) => ({
-    id: t.id({
-      authScopes: EVERYONE,
-      description: '`pay_` and a UUID that sorts by time.',
-      resolve: ({ id }) => paymentId(id),
-    }),
     orderId: t.exposeString('orderId', { authScopes: EVERYONE, description: "FicMart's order." }),
     customerId: t.exposeString('customerId', { authScopes: EVERYONE, description: "FicMart's customer." }),
     amount: t.field({

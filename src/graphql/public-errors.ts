@@ -1,29 +1,29 @@
 import { GraphQLError } from 'graphql'
 import type { Logger } from 'pino'
 import { isDatabaseAway } from '../payment/reads.ts'
-import { ApiError } from './errors.ts'
-import type { Quote } from './quoting.ts'
+import { ApiError, ERROR_CODES, FAULT, statusWithoutData } from './errors.ts'
 
 /**
  * Every top-level error passes here on its way out, wherever it comes from; each leaves with a code in its extensions.
  * Ours go as they are. Those of graphql-js and yoga keep what may be quoted. A database that is away is said to be. All
  * else is a fault: the client learns only that there was one, and the log where.
  */
-export function publicError(error: GraphQLError, quote: Quote, log: Logger): GraphQLError {
+export function publicError(
+  error: GraphQLError,
+  { quote, log, hasData }: { quote: (message: string) => string; log: Logger; hasData: boolean },
+): GraphQLError {
   const cause = innermost(error)
   const field = error.nodes?.map(nameOf).join('.')
   const ours = apiErrorOf(cause)
   if (ours !== null) {
     if (ours === DATABASE_AWAY)
       log.warn({ fault: traceOf(cause), field }, 'receipts could not be read: the database does not answer')
-    return rewritten(error, ours.message, ours.extensions)
+    const http = hasData ? ours.extensions['http'] : statusWithoutData(ours)
+    return rewritten(error, ours.message, { ...ours.extensions, http })
   }
   if (cause instanceof GraphQLError && (error.path === undefined || cause.message.startsWith('Argument "'))) {
-    const { code, http } = cause.extensions
-    return rewritten(error, quote(cause.message), {
-      code: typeof code === 'string' ? code : 'BAD_REQUEST',
-      http,
-    })
+    const extensions = error.path === undefined ? ofRequest(cause) : { code: 'BAD_USER_INPUT' }
+    return rewritten(error, quote(cause.message), extensions)
   }
   log.error(
     { fault: traceOf(cause), field },
@@ -44,13 +44,18 @@ function apiErrorOf(thrown: unknown): ApiError | null {
   return isDatabaseAway(thrown) ? DATABASE_AWAY : null
 }
 
-const FAULT = 'INTERNAL_SERVER_ERROR'
 /** Mutations that move money do not come here: they say OUTCOME_UNKNOWN. */
 const DATABASE_AWAY = new ApiError(
   'DATABASE_UNAVAILABLE',
   'The receipts cannot be read: the database does not answer just now. No payment is lost by it. Ask again; a mutation may have been carried out: repeat it under the same key.',
   { retryAfterMs: 1_000 },
 )
+
+/** Nothing was carried out; what could not even be read is 400 for every client. */
+function ofRequest({ extensions: { code, http } }: GraphQLError): Record<string, unknown> {
+  if (typeof code === 'string' && code !== 'BAD_REQUEST' && ERROR_CODES.includes(code)) return { code, http }
+  return { code: 'BAD_REQUEST', http: { status: 400, ...Object(http), spec: false } }
+}
 
 function innermost(error: GraphQLError): Error {
   const { originalError } = error

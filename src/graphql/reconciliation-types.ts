@@ -1,26 +1,20 @@
 import { z } from 'zod'
-import { cursorOf, discrepancyId, reconciliationId } from '../payment/ids.ts'
+import { cursorOf } from '../payment/ids.ts'
 import { adviceOn, isMendable } from '../recovery/reconcile/discrepancy.ts'
-import type { Discrepancy } from '../recovery/reconcile/discrepancy.ts'
 import { pageOfDiscrepancies, portionDone } from '../recovery/reconcile/reads.ts'
-import type { Reconciliation } from '../recovery/reconcile/runs.ts'
 import { builder } from './builder.ts'
 import { DiscrepancyKindEnum, ReconciliationKindEnum, ReconciliationStatusEnum } from './enums.ts'
 import { loaders } from './loaders.ts'
-import { PaymentType } from './nouns.ts'
+import { DiscrepancyType, PaymentType, ReconciliationType } from './nouns.ts'
 import { page, PAGE_ARGS } from './pages.ts'
 import { factsOf, FactType } from './review-types.ts'
 
 /** What operators see of the receipts' comparison with the bank. */
 
-const DiscrepancyType = builder.objectRef<Discrepancy>('Discrepancy').implement({
+DiscrepancyType.implement({
   description:
     'Something that the receipts and the bank do not agree about. Nothing was changed by finding it.',
   fields: (t) => ({
-    id: t.id({
-      description: '`dis_` and a UUID that sorts by time.',
-      resolve: ({ id }) => discrepancyId(id),
-    }),
     kind: t.expose('kind', { type: DiscrepancyKindEnum, description: 'What differs.' }),
     payment: t.field({
       type: PaymentType,
@@ -71,14 +65,10 @@ const DiscrepancyConnection = builder.connectionObject(
   { description: 'A discrepancy and its place in the list.', nodeField: { description: 'The discrepancy.' } },
 )
 
-export const ReconciliationType = builder.objectRef<Reconciliation>('Reconciliation').implement({
+ReconciliationType.implement({
   description:
     'A run that compared the receipts with the bank. It finds, and changes nothing. One is under way at a time.',
   fields: (t) => ({
-    id: t.id({
-      description: '`rec_` and a UUID that sorts by time.',
-      resolve: ({ id }) => reconciliationId(id),
-    }),
     kind: t.expose('kind', { type: ReconciliationKindEnum, description: 'How it compares.' }),
     status: t.field({
       type: ReconciliationStatusEnum,

@@ -7,10 +7,11 @@ import { DAYS_BY_DEFAULT, DAYS_MAX } from '../recovery/reconcile/schedule.ts'
 import { OPERATORS } from './audience.ts'
 import { builder } from './builder.ts'
 import { reconciliationIdText } from './input-rules.ts'
+import { ReconciliationType } from './nouns.ts'
 import { page, PAGE_ARGS } from './pages.ts'
 import { problemTypes } from './problems.ts'
 import type { ProblemAnswer } from './problems.ts'
-import { pageOf, ReconciliationConnection, ReconciliationType } from './reconciliation-types.ts'
+import { pageOf, ReconciliationConnection } from './reconciliation-types.ts'
 
 /** For operators: the receipts compared with the bank. One run at a time, over all processes. */
 
@@ -49,11 +50,16 @@ type Answer = Begun | Refused | ProblemAnswer
 const ReconciliationAccepted = builder.objectRef<Begun>('ReconciliationAccepted').implement({
   description: 'It was done.',
   fields: (t) => ({
-    // Never null in fact; a document may so select it beside that of a refusal.
+    currentReconciliation: t.field({
+      type: ReconciliationType,
+      description: 'The run as it stands now. Ask for it again to see how far it has come.',
+      resolve: ({ run }) => run,
+    }),
     reconciliation: t.field({
       type: ReconciliationType,
       nullable: true,
-      description: 'The run as it stands now. Ask for it again to see how far it has come.',
+      deprecationReason: 'Use `currentReconciliation`, the same and never null.',
+      description: 'The run as it stands now. Never null in fact.',
       resolve: ({ run }) => run,
     }),
   }),

@@ -17,13 +17,19 @@ const PaymentSuccess = builder.interfaceRef<SuccessAnswer>('PaymentSuccess').imp
   description: 'The operation was carried out at the bank and recorded.',
   resolveType: ({ kind }): string => successType(kind).name,
   fields: (t) => ({
-    // Never null in fact. Nullable, so that a document may select it beside a problem's `payment`, and a fault in one of
-    // its fields never hides that the operation was carried out.
+    // A problem's `payment` may be null, and one document cannot have both under one name: so not `payment`.
+    currentPayment: t.field({
+      type: PaymentType,
+      authScopes: EVERYONE,
+      description: 'The payment as it stands now, which may be further on than this operation took it.',
+      resolve: ({ payment }) => payment,
+    }),
     payment: t.field({
       type: PaymentType,
       nullable: true,
       authScopes: EVERYONE,
-      description: 'The payment as it stands now, which may be further on than this operation took it.',
+      deprecationReason: 'Use `currentPayment`, the same and never null.',
+      description: 'The payment as it stands now. Never null in fact.',
       resolve: ({ payment }) => payment,
     }),
     transition: t.field({

@@ -27,10 +27,16 @@ type ReviewAnswer = ReviewedAnswer | ProblemAnswer
 const PaymentReviewed = builder.objectRef<ReviewedAnswer>('PaymentReviewed').implement({
   description: 'It was done, and is in the audit lines of the payment.',
   fields: (t) => ({
+    currentPayment: t.field({
+      type: PaymentType,
+      description: 'The payment as it stands now.',
+      resolve: ({ payment }) => payment,
+    }),
     payment: t.field({
       type: PaymentType,
       nullable: true,
-      description: 'The payment as it stands now.',
+      deprecationReason: 'Use `currentPayment`, the same and never null.',
+      description: 'The payment as it stands now. Never null in fact.',
       resolve: ({ payment }) => payment,
     }),
     auditLine: t.field({

@@ -6,6 +6,8 @@ import { ApiError } from './errors.ts'
 /** Both refuse a value without repeating it: it may be a card number in the wrong place. */
 
 builder.scalarType('Cents', {
+  // The integers that every reader of JSON has alike.
+  specifiedByURL: 'https://www.rfc-editor.org/rfc/rfc7493#section-2.2',
   description:
     'An amount in cents (USD): a JSON integer, `4999` for $49.99. Strings (`"4999"`) and fractions (`49.99`) are refused, so that no amount is ever rounded or guessed.',
   serialize: (value) => {
@@ -24,6 +26,7 @@ builder.scalarType('Cents', {
 })
 
 builder.scalarType('DateTime', {
+  specifiedByURL: 'https://scalars.graphql.org/andimarek/date-time',
   description:
     'A moment in RFC 3339 with its offset, for instance `2026-11-24T09:30:00.000Z`. Answers are in UTC.',
   serialize: (value) => {

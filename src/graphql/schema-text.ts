@@ -1,4 +1,3 @@
-import { CriticalityLevel, diff } from '@graphql-inspector/core'
 import { buildSchema, introspectionFromSchema, lexicographicSortSchema, printSchema } from 'graphql'
 import { schema } from './schema.ts'
 
@@ -22,6 +21,8 @@ export function schemaTypes(): string {
  * DANGEROUS: it still is, but may meet what it does not expect (a new enum value, a new union member).
  */
 export async function changesToHeed(before: string, after: string): Promise<string[]> {
+  // For developers: the gateway serves the text without it.
+  const { CriticalityLevel, diff } = await import('@graphql-inspector/core')
   const changes = await diff(buildSchema(before), buildSchema(after))
   return changes
     .filter(({ criticality }) => criticality.level !== CriticalityLevel.NonBreaking)

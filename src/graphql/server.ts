@@ -1,8 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { ROOT_CONTEXT } from '@opentelemetry/api'
 import { execute, GraphQLError, subscribe } from 'graphql'
 import type { ExecutionResult } from 'graphql'
-import { createYoga, isAsyncIterable } from 'graphql-yoga'
+import { createYoga, isAsyncIterable, processRegularResult } from 'graphql-yoga'
 import type { Plugin } from 'graphql-yoga'
 import { rateLimiter } from '../access/rate-limit.ts'
 import type { RateLimits } from '../access/rate-limit.ts'
@@ -11,12 +10,14 @@ import type { Gateway } from '../gateway.ts'
 import { requestErrors } from '../observe/metrics.ts'
 import { databaseAnswers } from '../payment/reads.ts'
 import { onlyWhatCanBeAnswered } from './accept.ts'
-import { maySeeSchema } from './audience.ts'
+import { answerHeaders } from './answer-headers.ts'
 import { besideApi } from './beside.ts'
 import type { Page } from './beside.ts'
 import { limitBody } from './body-limit.ts'
 import { documentCache } from './card-in-document.ts'
+import { contentTypeInAnyCase } from './content-type.ts'
 import type { Context } from './context.ts'
+import { errorBody, JSON_TYPE } from './error-body.ts'
 import { ApiError } from './errors.ts'
 import { corsFor, knowClient, noSimpleRequests, onlyWhatMayRun } from './gate.ts'
 import type { Asked } from './gate.ts'
@@ -27,9 +28,12 @@ import { quoteOnly } from './quoting.ts'
 import type { Quote } from './quoting.ts'
 import { nameRequest } from './request-name.ts'
 import type { Named } from './request-name.ts'
+import { schemaPage } from './schema-page.ts'
+import { traceOf, traceRequest } from './request-trace.ts'
+import type { Served } from './request-trace.ts'
 import { schema } from './schema.ts'
-
-const ELSEWHERE = 'Nothing is here. The API, and GraphiQL, are at /graphql.\n'
+import { unending } from './unending.ts'
+import type { OnHttp } from './unending.ts'
 
 /**
  * The API over HTTP, without a port: main puts it on node:http, tests call its `fetch`. A request is known by its
@@ -37,24 +41,29 @@ const ELSEWHERE = 'Nothing is here. The API, and GraphiQL, are at /graphql.\n'
  */
 export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigins }: ServerOptions) {
   const quote = quoteOnly(schema)
-  return createYoga<Asked & Named, Context>({
+  return createYoga<Asked & Named & Served & OnHttp, Context>({
     schema,
-    context: ({ who, request, requestId, trace }) => ({
+    context: ({ who, request, requestId, trace, served }) => ({
       gateway: logging(gateway, requestId),
-      // What a browser says of its trace decides nothing here.
-      trace: who.role === 'customer' ? ROOT_CONTEXT : trace,
+      trace: traceOf(who, trace),
+      served,
       request,
       ...who,
     }),
     plugins: [
       nameRequest,
+      answerHeaders,
+      contentTypeInAnyCase,
+      traceRequest,
       besideApi(
         new Map<string, Page>([
           ['/metrics', metricsPage(gateway, whoAsks)],
+          ['/health/live', async (_, { Response }) => new Response(null, { status: 200 })],
           ['/health/ready', readinessPage(gateway)],
           ['/graphql', graphiqlPage(whoAsks)],
-          ['/', async (_, { Response }) => new Response(ELSEWHERE, { status: 404 })],
+          ['/schema.graphql', schemaPage(whoAsks)],
         ]),
+        gateway.log,
       ),
       onlyWhatCanBeAnswered,
       noSimpleRequests,
@@ -64,7 +73,8 @@ export function createServer(gateway: Gateway, { whoAsks, rateLimits, corsOrigin
       answerInOurWords(gateway, quote),
     ],
     graphiql: false,
-    healthCheckEndpoint: '/health/live',
+    // Yoga looks at the end of the whole URL. No URL has a blank: ours is above.
+    healthCheckEndpoint: ' ',
     landingPage: false,
     cors: corsFor(new Set(corsOrigins)),
     multipart: false,
@@ -106,42 +116,40 @@ function logging(gateway: Gateway, request: string): Gateway {
   return { ...gateway, log: gateway.log.child({ request }) }
 }
 
-/** An update that cannot be told is not told again by this stream: it ends, and its client begins another, which tells all. */
-async function* untilOneFails(results: AsyncIterable<ExecutionResult>) {
-  for await (const result of results) {
-    yield result
-    if (result.errors !== undefined) return
-  }
-}
-
 /** Nothing that a client sent may come back in an error, or go into the log. */
-function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked> {
+function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context & OnHttp, Asked> {
   const inOurWords = (
     result: ExecutionResult,
     role: Role | undefined,
     ofRequest: Gateway['log'],
   ): ExecutionResult => {
     if (result.errors === undefined) return result
-    const words = role && maySeeSchema(role) ? quote : (text: string) => withoutSuggestions(quote(text))
-    const errors = result.errors.map((error) => publicError(error, words, ofRequest))
+    const words = (message: string) => quote(message, role)
+    const hasData = result.data !== undefined
+    const errors = result.errors.map((error) => publicError(error, { quote: words, log: ofRequest, hasData }))
     for (const { extensions } of errors) requestErrors.inc({ code: String(extensions['code']) })
     return { ...result, errors }
   }
   return {
-    onRequestParse({ requestParser, setRequestParser }) {
-      if (requestParser === undefined) return
+    onRequestParse({ request: { method }, requestParser, setRequestParser }) {
+      if (requestParser === undefined) {
+        if (method === 'POST') throw new ApiError('UNSUPPORTED_MEDIA_TYPE', SEND_JSON)
+        return
+      }
       setRequestParser(async (request) => {
         try {
           return await requestParser(await limitBody(request))
         } catch (error) {
           if (isUnreadable(error)) throw new ApiError('BAD_REQUEST', UNREADABLE)
-          throw error
+          if (error instanceof GraphQLError) throw error
+          // Its client is gone, and the code is the one of a connection to the database that is.
+          throw new ApiError('BAD_REQUEST', BROKEN_OFF)
         }
       })
     },
     onSubscribe: ({ args }) => ({
       onSubscribeResult: ({ result: results, setResult: setResults }) => {
-        if (isAsyncIterable<ExecutionResult>(results)) setResults(untilOneFails(results))
+        if (isAsyncIterable<ExecutionResult>(results)) setResults(unending(results, args.contextValue.res))
         return {
           onNext: ({ result, setResult }) => {
             const { role, gateway } = args.contextValue
@@ -151,19 +159,31 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context, Asked
       },
     }),
     onResultProcess(processed) {
-      const { result, serverContext } = processed
+      const { result, serverContext, resultProcessor } = processed
       const { who, requestId } = serverContext as Partial<Asked & Named>
-      if ('errors' in result)
-        processed.setResult(inOurWords(result, who?.role, log.child({ request: requestId })))
+      if (!('errors' in result)) return
+      const told = inOurWords(result, who?.role, log.child({ request: requestId }))
+      processed.setResult(told)
+      // Whatever kind of answer it asks for: what is refused is no stream, and not refused without a word.
+      if (resultProcessor === undefined || (resultProcessor !== processRegularResult && isRefused(told)))
+        processed.setResultProcessor(processRegularResult, 'application/json')
     },
   }
 }
 
-/** "Did you mean" tells a patient guesser the schema. */
-const withoutSuggestions = (message: string) => message.replace(/ Did you mean .*$/s, '')
+/** By its HTTP status, even to a client that is told 200 of what is wrong in a document. */
+function isRefused({ data, errors = [] }: ExecutionResult): boolean {
+  return errors.some(({ extensions: { http, unexpected } }) => {
+    const { status = 200, spec = false } = Object(http) as { status?: number; spec?: boolean }
+    return (status >= 400 && !spec) || (unexpected === true && data === undefined)
+  })
+}
 
+const SEND_JSON =
+  'The body is of a type that is not read here. Send JSON, and the header Content-Type: application/json. Nothing was done.'
 const UNREADABLE =
   'The request cannot be read. Send a JSON object with `query` and, as needed, `variables` and `operationName`.'
+const BROKEN_OFF = 'The body of the request did not arrive whole. Nothing was done.'
 
 /** A body, or `variables` in a URL, that is no JSON. */
 function isUnreadable(error: unknown): boolean {
@@ -178,7 +198,10 @@ function readinessPage(gateway: Gateway): Page {
   let asking: Promise<boolean> | null = null
   return async (_, { Response }) => {
     asking ??= isReady(gateway).finally(() => (asking = null))
-    return new Response(null, { status: (await asking) ? 200 : 503 })
+    if (await asking) return new Response(null, { status: 200 })
+    const why = gateway.inFlight.draining ? 'This process is stopping' : 'The database does not answer'
+    const body = errorBody('UNAVAILABLE', `${why}: send no requests here.`)
+    return new Response(body, { status: 503, headers: { 'content-type': JSON_TYPE } })
   }
 }
 

@@ -9,6 +9,7 @@ import {
   visitWithTypeInfo,
 } from 'graphql'
 import type { DocumentNode, GraphQLSchema, VariableDefinitionNode, VariableNode } from 'graphql'
+import type { Role } from '../access/who.ts'
 import { asRun } from './document.ts'
 import { ApiError } from './errors.ts'
 import type { Quote } from './quoting.ts'
@@ -20,16 +21,17 @@ import type { Quote } from './quoting.ts'
 export function variableErrors(
   schema: GraphQLSchema,
   document: DocumentNode,
-  request: { operationName: string | null | undefined; variables: unknown },
+  request: { operationName: string | null | undefined; variables: unknown; role: Role },
   quote: Quote,
 ): ApiError[] {
+  const words = (message: string) => quote(message, request.role)
   const given = new Map(Object.entries(Object(request.variables) as object))
   const operation = getOperationAST(document, request.operationName)
   if (!operation) return []
   const hasNull = [...given.values()].includes(null)
   const needed = hasNull ? variablesNeeded(schema, asRun(document, operation)) : new Set<string>()
   const definitions = operation.variableDefinitions ?? []
-  return definitions.flatMap((definition) => errorsIn(schema, definition, given, needed, quote))
+  return definitions.flatMap((definition) => errorsIn(schema, definition, given, needed, words))
 }
 
 /** Of one variable. */
@@ -42,14 +44,14 @@ function errorsIn(
   definition: VariableDefinitionNode,
   given: ReadonlyMap<string, unknown>,
   needed: ReadonlySet<string>,
-  quote: Quote,
+  words: (message: string) => string,
 ): ApiError[] {
   const name = definition.variable.name.value
   const type = typeFromAST(schema, definition.type)
   if (!isInputType(type)) return []
   const errors: ApiError[] = []
   const complain = (path: readonly (string | number)[], reason: string) => {
-    const place = [quote(`$${name}`), ...path].join('.')
+    const place = [words(`$${name}`), ...path].join('.')
     errors.push(new ApiError('BAD_USER_INPUT', `${place}: ${reason}`, { nodes: definition }))
   }
 
@@ -60,7 +62,7 @@ function errorsIn(
   } else {
     try {
       coerceInputValue(value, type, (path, _, error) => {
-        complain(path, error instanceof ApiError ? error.message : quote(error.message))
+        complain(path, error instanceof ApiError ? error.message : words(error.message))
         if (errors.length === ERRORS_MAX) throw ENOUGH
       })
     } catch (error) {

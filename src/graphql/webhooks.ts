@@ -23,11 +23,6 @@ WebhookDeliveryType.implement({
   description:
     "One transition of a payment, to be told to FicMart's back end: at least once, and after those before it of the same payment.",
   fields: (t) => ({
-    id: t.id({
-      description:
-        'The same whenever it is sent, in the header `webhook-id`: `evt_`, the UUID of the payment, `_` and the version.',
-      resolve: idOf,
-    }),
     type: t.string({
       nullable: true,
       description: 'What it tells, for instance `payment.authorized`.',

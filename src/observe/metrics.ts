@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { VERSION } from './version.ts'
 
 /**
  * What this process counts while it works, for Prometheus. One registry for the process, since a process is what is
@@ -7,6 +8,13 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
  */
 export const registry = new Registry()
 const registers = [registry]
+
+new Gauge({
+  name: 'gateway_build_info',
+  help: 'Always 1; its labels say which release runs, on which Node.',
+  labelNames: ['version', 'node'],
+  registers,
+}).set({ version: VERSION, node: process.versions.node }, 1)
 
 export const answers = new Counter({
   name: 'gateway_answers_total',
@@ -51,6 +59,21 @@ export const operationsGone = new Counter({
   registers,
 })
 
+/** By what the database could lose commits that it has confirmed. */
+export const COMMIT_RISKS = [
+  'fsyncOff',
+  'fullPageWritesOff',
+  'synchronousCommitOff',
+  'noSynchronousStandby',
+] as const
+export type CommitRisk = (typeof COMMIT_RISKS)[number]
+export const commitsAtRisk = new Gauge({
+  name: 'gateway_commits_at_risk',
+  help: '1 where commits that the database has confirmed can be lost: by a crash (fsyncOff, fullPageWritesOff, synchronousCommitOff), or by a failover (noSynchronousStandby).',
+  labelNames: ['risk'],
+  registers,
+})
+
 export const historyLost = new Gauge({
   name: 'gateway_history_lost',
   help: '1 while the database may have lost commits that the bank still remembers: a standby was promoted, a backup restored.',
@@ -65,6 +88,11 @@ export const bankSeconds = new Histogram({
   buckets: [0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 15, 20],
   registers,
 })
+
+// What the alerts read is there before it happens: what appears with its first count has not grown.
+for (const endpoint of ['authorizations', 'captures', 'voids', 'refunds'])
+  for (const conclusion of ['done', 'declined', 'notDone', 'ambiguous'])
+    bankSeconds.zero({ endpoint: `POST /api/v1/${endpoint}`, purpose: 'SEND', conclusion })
 
 export const bankRefusals = new Counter({
   name: 'gateway_bank_refusals_total',
@@ -81,6 +109,8 @@ export const databaseSeconds = new Histogram({
   buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30],
   registers,
 })
+
+for (const step of ['claim', 'claim again', 'settle']) databaseSeconds.zero({ step })
 
 export const databaseRepeats = new Counter({
   name: 'gateway_database_repeats_total',
@@ -110,6 +140,8 @@ export const logLines = new Counter({
   registers,
 })
 for (const level of ['warn', 'error', 'fatal']) logLines.inc({ level }, 0)
+
+for (const risk of COMMIT_RISKS) commitsAtRisk.set({ risk }, 0)
 
 /** Memory, CPU, garbage collection and the lag of the event loop; once in a process. */
 export function watchProcess(): void {

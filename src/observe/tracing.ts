@@ -1,6 +1,8 @@
 import { context, diag, DiagLogLevel, propagation, trace } from '@opentelemetry/api'
 import type { BasicTracerProvider, SpanExporter, SpanProcessor } from '@opentelemetry/sdk-trace-base'
 import type { Logger } from 'pino'
+import { tracing } from './span.ts'
+import { VERSION } from './version.ts'
 
 /**
  * Starts sending traces when the environment says so in OpenTelemetry's own words, which its libraries read themselves:
@@ -27,12 +29,18 @@ export async function install(spanProcessors: SpanProcessor[]): Promise<BasicTra
   ])
   const resource = resources
     .defaultResource()
-    .merge(resources.resourceFromAttributes({ 'service.name': 'ficmart-payment-gateway' }))
+    .merge(
+      resources.resourceFromAttributes({
+        'service.name': 'ficmart-payment-gateway',
+        'service.version': VERSION,
+      }),
+    )
     .merge(resources.detectResources({ detectors: [resources.envDetector] }))
   const provider = new BasicTracerProvider({ resource, spanProcessors })
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
   propagation.setGlobalPropagator(new core.W3CTraceContextPropagator())
   trace.setGlobalTracerProvider(provider)
+  tracing.isOn = true
   return provider
 }
 

@@ -43,6 +43,7 @@ export const discrepancyId = (uuid: string) => `dis_${uuid}`
 export const uuidOfPaymentId = (text: string) => uuidOf('pay', text)
 export const uuidOfOperationId = (text: string) => uuidOf('op', text)
 export const uuidOfReconciliationId = (text: string) => uuidOf('rec', text)
+export const uuidOfDiscrepancyId = (text: string) => uuidOf('dis', text)
 
 function uuidOf(prefix: string, text: string): string | null {
   const [, found, uuid = null] = /^([a-z]+)_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(text) ?? []

@@ -4,6 +4,7 @@ import { paymentId } from '../payment/ids.ts'
 import type { Operation, OperationKind, Payment } from '../payment/payment.ts'
 import { ownerOf } from '../payment/reads.ts'
 import { candidatesFor } from './candidates.ts'
+import { lookUntilAnswered } from './look.ts'
 
 /** Whether an id of the bank's is the one that an operation lacks: what our receipts say to it, and what the bank says. */
 
@@ -91,13 +92,13 @@ async function whyNotOf(
 
 /** "Not found" is also what a fault of the bank's database looks like: it counts when a healthy bank repeats it. */
 export async function lookTwice(gateway: Gateway, endpoint: Exclude<BankEndpoint, 'voids'>, id: string) {
-  const first = await gateway.bank.look(endpoint, id)
+  const first = await lookUntilAnswered(gateway, endpoint, id)
   if (first.found.is !== 'notFound') return first
   const health = await gateway.bank.healthy()
   if (!health.healthy) {
     const found: Looked = { is: 'noAnswer', reason: 'the bank is not healthy' }
     return { found, calls: [...first.calls, ...health.calls] }
   }
-  const second = await gateway.bank.look(endpoint, id)
+  const second = await lookUntilAnswered(gateway, endpoint, id)
   return { found: second.found, calls: [...first.calls, ...health.calls, ...second.calls] }
 }

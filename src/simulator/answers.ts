@@ -1,4 +1,5 @@
 import type { FaultKind } from './faults.ts'
+import type { Refusal } from './refusals.ts'
 
 /** What goes out for a call: an answer, a cut connection, or nothing while the connection stays open. */
 export type Outcome = Answer | 'drop' | 'hang'
@@ -20,10 +21,10 @@ export function plain(status: number, text: string): Answer {
 export function html(status: number): Answer {
   return { status, headers: { 'content-type': 'text/html' }, body: '<html><body>proxy</body></html>' }
 }
-export function redirect(pathname: string): Answer {
-  return { status: 301, headers: { location: pathname.replaceAll(/\/{2,}/g, '/') }, body: '' }
+export function redirect(status: number, pathname: string): Answer {
+  return { status, headers: { location: pathname.replaceAll(/\/{2,}/g, '/') }, body: '' }
 }
-export function refuse(status: number, error: string, message: string): Answer {
+export function answerOf({ status, error, message }: Refusal): Answer {
   return json(status, JSON.stringify({ error, message }))
 }
 

@@ -1,12 +1,14 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { html, json, plain, redirect, refuse, spoilt } from './answers.ts'
+import { answerOf, html, json, plain, redirect, spoilt } from './answers.ts'
 import type { Answer, Outcome } from './answers.ts'
-import type { Fault, Match } from './faults.ts'
+import type { Fault, FaultKind, Match } from './faults.ts'
 import { LOOKUPS, lookUp, storeAnswer, storedAnswer } from './ledger.ts'
+import { refusal } from './refusals.ts'
+import type { Refusal, RefusalCode } from './refusals.ts'
 import { readFirstJson } from './request.ts'
 import type { Bank, Received } from './simulator.ts'
 import { WORKS } from './works.ts'
-import type { Done, Refusal, Run } from './works.ts'
+import type { Done, Run } from './works.ts'
 
 /**
  * One call, in the bank's order of events. A POST: look up the stored answer, latency, random 500, header and body, the
@@ -38,7 +40,9 @@ export async function answerCall(call: Call): Promise<Outcome> {
     case 'bad-gateway':
       return html(502)
     case 'redirect':
-      return redirect(pathname)
+      return redirect(301, pathname)
+    case 'redirect-307':
+      return redirect(307, pathname)
     default:
   }
   if (pathname === '/health') return await health(call)
@@ -47,7 +51,7 @@ export async function answerCall(call: Call): Promise<Outcome> {
   if (run !== undefined && id === undefined && method === 'POST') return await post(call, run)
   const failed = await chaos(call)
   if (failed !== null) return failed
-  if (pathname.includes('//')) return redirect(pathname)
+  if (pathname.includes('//')) return redirect(301, pathname)
   if (run === undefined || (id !== undefined && !LOOKUPS.has(endpoint)))
     return plain(404, '404 page not found')
   return id === undefined || method !== 'GET'
@@ -74,15 +78,15 @@ async function post(call: Call, run: Run): Promise<Outcome> {
   if (failed !== null) return failed
   if (key === '') return plain(400, `Idempotency-Key header is ${keys.length > 1 ? 'doubled' : 'required'}`)
   // Throws where the client went away, so that nothing is carried out: in the bank its context is cancelled.
-  const read = readFirstJson(await call.readBody())
+  const read = readFirstJson(await call.readBody(), match.endpoint)
   if ('trouble' in read) return plain(400, `can't decode JSON body: ${read.trouble}`)
 
   const worked = await carryOut(call, run, key, read.value)
-  if ('error' in worked) return refuse(worked.status, worked.error, worked.message)
+  if ('error' in worked) return answerOf(worked)
   line.committed = 'yes'
   // Until it is stored.
   line.keyLost = 'fault'
-  if (fault?.what === 'commit-failed-but-done') return refuse(400, 'internal_error', FAILED.commit)
+  if (fault?.what === 'commit-failed-but-done') return answerOf(refusal('commit_failed'))
   await bank.faults.passGates('after-commit', match)
   if (fault?.what === 'drop-after-commit') return 'drop'
   if (fault?.what === 'hang-after-commit') return 'hang'
@@ -109,47 +113,47 @@ const KEY_LENGTH_MAX = 255
 
 /** One transaction. What fails before its commit is rolled back; a failed commit may have been carried out. */
 async function carryOut(
-  { bank, fault, line }: Call,
+  { bank, fault, line, match }: Call,
   run: Run,
   key: string,
   body: Record<string, unknown>,
 ): Promise<Refusal | Done> {
-  if (fault?.what === 'database-down') return internalError(FAILED.start)
-  const told = fault?.what === 'rolled-back' ? FAILED.update : FAILED.commit
+  if (fault?.what === 'database-down') return refusal('start_failed')
+  const toldAs = fault === null ? undefined : ROLLED_BACK[fault.what]?.(match.endpoint)
   try {
-    const worked = await run(bank.sql, {
+    return await run(bank.sql, {
       key,
       body,
       authExpiryHours: bank.settings.authExpiryHours,
       lookupFails: fault?.what === 'card-or-parent-not-found',
-      isKept: fault?.what !== 'rolled-back' && fault?.what !== 'commit-failed',
+      isKept: toldAs === undefined,
     })
-    return worked === 'failed' ? internalError(FAILED.update) : worked
   } catch (error) {
-    if (isNotBegun(error)) return internalError(FAILED.start)
+    if (isNotBegun(error)) return refusal('start_failed')
     // As far as the server's word goes; that the fault was told to roll back is known.
-    if (fault?.what !== 'rolled-back' && fault?.what !== 'commit-failed') line.committed = 'perhaps'
-    return internalError(told)
+    if (toldAs === undefined) line.committed = 'perhaps'
+    return refusal(toldAs ?? 'commit_failed')
   }
 }
 
-/** It never reached a server that could have begun it. Whatever else ends a statement, its commit may stand. */
+/** Done and then rolled back, and what that is told as. */
+const ROLLED_BACK: Partial<Record<FaultKind, (endpoint: string) => RefusalCode>> = {
+  'rolled-back': () => 'update_failed',
+  'insert-failed': (endpoint) => (endpoint === 'authorizations' ? 'create_failed' : 'insert_failed'),
+  'commit-failed': () => 'commit_failed',
+}
+
+/**
+ * It never reached a server that could have begun it, or the server did not let the session in: the driver passes on no
+ * other fatal error. Whatever else ends a statement, its commit may stand.
+ */
 function isNotBegun(error: unknown): boolean {
-  const { code } = Object(error) as { code?: unknown }
+  const { code, severity } = Object(error) as { code?: unknown; severity?: unknown }
   return (
     typeof code !== 'string' ||
-    ['ECONNREFUSED', 'CONNECT_TIMEOUT', 'CONNECTION_ENDED', 'ENOTFOUND', '57P03', '53300'].includes(code)
+    ['ECONNREFUSED', 'CONNECT_TIMEOUT', 'CONNECTION_ENDED', 'ENOTFOUND'].includes(code) ||
+    severity === 'FATAL'
   )
-}
-
-function internalError(message: string): Refusal {
-  return { status: 400, error: 'internal_error', message }
-}
-
-const FAILED = {
-  start: 'failed to start transaction',
-  update: 'failed to update account',
-  commit: 'failed to commit transaction',
 }
 
 /** Every fault of the database is a 404 too. */
@@ -157,7 +161,7 @@ async function get(call: Call, endpoint: string, id: string): Promise<Answer> {
   const { bank, fault } = call
   const isDown = fault?.what === 'database-down' || fault?.what === 'card-or-parent-not-found'
   const found = isDown ? null : await lookUp(bank.sql, endpoint, id).catch(() => null)
-  if (found === null) return refuse(404, 'not_found', 'not found')
+  if (found === null) return answerOf({ status: 404, error: 'not_found', message: 'not found' })
   if (fault?.what === 'late') await sleep(bank, fault.delayMs)
   return spoilt(fault?.what, found)
 }
@@ -177,7 +181,7 @@ async function chaos({ bank, fault }: Call): Promise<Answer | null> {
   const { minLatencyMs, maxLatencyMs, failureRate } = bank.settings
   await sleep(bank, minLatencyMs + bank.random() * (maxLatencyMs - minLatencyMs))
   return fault?.what === 'chaos' || bank.random() < failureRate
-    ? refuse(500, 'internal_error', 'internal server error')
+    ? answerOf({ status: 500, error: 'internal_error', message: 'internal server error' })
     : null
 }
 

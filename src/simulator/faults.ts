@@ -10,6 +10,7 @@ const ON_ARRIVAL = {
   'hang-before': 'no answer and no work',
   'bad-gateway': '502 with HTML, no work',
   redirect: '301, as for a doubled slash',
+  'redirect-307': '307, as a bank built by Go 1.26 answers a doubled slash',
 } as const
 const ON_HEALTH = { unhealthy: '503 from /health' } as const
 /** Probes, too. */
@@ -36,6 +37,8 @@ const ON_WORK = {
 /** A POST with a body. */
 const ON_COMMIT = {
   'rolled-back': '400 internal_error "failed to update ...", rolled back',
+  'insert-failed':
+    '500 internal_error "internal error" (authorizations: 400 "failed to create ..."), rolled back',
   'commit-failed': '400 internal_error "failed to commit ...", not carried out',
   'commit-failed-but-done': '400 internal_error "failed to commit ...", carried out, key not stored',
   'drop-after-commit': 'carried out, key not stored, the connection is cut',

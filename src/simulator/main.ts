@@ -4,6 +4,7 @@ import { openPool } from '../db/driver.ts'
 import { startEmbedded } from '../db/embedded.ts'
 import { createPrimary } from '../db/primary.ts'
 import { stopRequested } from '../process.ts'
+import { printable } from '../terminal.ts'
 import { startSimulator } from './simulator.ts'
 
 /** `npm run bank`: the simulated bank alone. Takes the bank's environment: PORT, DATABASE_URL, MIN_LATENCY_MS and so on. */
@@ -72,9 +73,9 @@ async function database(
 main().then(
   () => process.exit(),
   (error: unknown) => {
-    process.stderr.write(
-      `${error instanceof StartRefused ? error.message : error instanceof Error ? error.stack : String(error)}\n`,
-    )
+    const said =
+      error instanceof StartRefused ? error.message : error instanceof Error ? error.stack : String(error)
+    process.stderr.write(`${printable(said ?? '')}\n`)
     process.exit(1)
   },
 )

@@ -8,8 +8,14 @@ export async function readBody(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8')
 }
 
-/** Unknown fields are accepted, wrong types are not; `null` is an empty request. */
-export function readFirstJson(text: string): { value: Record<string, unknown> } | { trouble: string } {
+/**
+ * Wrong types are refused in the endpoint's own fields only: all others are unknown to it. `null` is an empty request, and
+ * in a field it is the type's zero.
+ */
+export function readFirstJson(
+  text: string,
+  endpoint: string,
+): { value: Record<string, unknown> } | { trouble: string } {
   if (text.trim() === '') return { trouble: 'EOF' }
   let value: unknown
   let asWritten: unknown
@@ -24,9 +30,10 @@ export function readFirstJson(text: string): { value: Record<string, unknown> } 
   if (typeof value !== 'object' || Array.isArray(value)) return { trouble: 'cannot unmarshal into a request' }
   const fields = new Map<string, unknown>(Object.entries(value))
   const written = new Map<string, unknown>(Object.entries(Object(asWritten)))
-  const wrong = Object.entries(FIELDS).find(
-    ([name, fits]) => fields.has(name) && !fits(fields.get(name), written.get(name)),
-  )
+  const wrong = Object.entries(FIELDS[endpoint] ?? {}).find(([name, fits]) => {
+    const field = fields.get(name) ?? null
+    return field !== null && !fits(field, written.get(name))
+  })
   return wrong === undefined ? { value: { ...value } } : { trouble: `cannot unmarshal field ${wrong[0]}` }
 }
 
@@ -34,14 +41,17 @@ const isText = (field: unknown) => typeof field === 'string'
 /** 1e2 and 100.0 are none to the bank. */
 const isInteger = (field: unknown, written: unknown) =>
   Number.isSafeInteger(field) && /^-?\d+$/.test(String(written))
-const FIELDS: Record<string, (field: unknown, written: unknown) => boolean> = {
-  card_number: isText,
-  cvv: isText,
-  expiry_month: isInteger,
-  expiry_year: isInteger,
-  amount: isInteger,
-  authorization_id: isText,
-  capture_id: isText,
+const FIELDS: Record<string, Record<string, (field: unknown, written: unknown) => boolean>> = {
+  authorizations: {
+    card_number: isText,
+    cvv: isText,
+    expiry_month: isInteger,
+    expiry_year: isInteger,
+    amount: isInteger,
+  },
+  captures: { authorization_id: isText, amount: isInteger },
+  voids: { authorization_id: isText },
+  refunds: { capture_id: isText, amount: isInteger },
 }
 
 /** Up to the brace that closes the first object. */

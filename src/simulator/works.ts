@@ -1,13 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import type { PendingQuery, Row, Sql } from 'postgres'
 import type { Body } from './answers.ts'
+import { refusal } from './refusals.ts'
+import type { Refusal, RefusalCode } from './refusals.ts'
 
 /** The four kinds of work: what is checked before the transaction, and what the answer shows. books.ts does it. */
 
-export type Refusal = { status: number; error: string; message: string }
 export type Done = { body: Body }
-/** `failed`: an error of the database, rolled back. */
-export type Worked = Refusal | Done | 'failed'
+export type Worked = Refusal | Done
 
 export type Work = {
   key: string
@@ -19,7 +19,7 @@ export type Work = {
   isKept: boolean
 }
 
-/** Rejects with the database's error when the transaction does not begin or does not commit. */
+/** Rejects with the database's error when the transaction does not begin, or when it may have been committed. */
 export type Run = (sql: Sql, work: Work) => Promise<Worked>
 /** By endpoint. */
 export const WORKS: ReadonlyMap<string, Run> = new Map([
@@ -30,11 +30,8 @@ export const WORKS: ReadonlyMap<string, Run> = new Map([
 ])
 
 async function authorize(sql: Sql, work: Work): Promise<Worked> {
-  const {
-    card_number: number = '',
-    cvv = '',
-    amount = 0,
-  } = work.body as { card_number?: string; cvv?: string; amount?: number }
+  const { number, cvv } = { number: text(work.body['card_number']), cvv: text(work.body['cvv']) }
+  const amount = cents(work.body['amount'])
   if (!/^\d{13,19}$/.test(number) || !passesLuhn(number))
     return { status: 400, error: 'invalid_card', message: 'invalid card number' }
   if (!/^\d{3,4}$/.test(cvv)) return refusal('invalid_cvv')
@@ -49,83 +46,87 @@ async function authorize(sql: Sql, work: Work): Promise<Worked> {
     expires_at: expiresAt,
     created_at: at,
   }
-  if (work.lookupFails) return refusal('invalid_card')
   const booked = sql`bank_authorize(${number}, ${cvv}, ${amount}, ${id}, ${at}::text::timestamptz, ${expiresAt}::text::timestamptz, ${work.key})`
-  return await carriedOut(sql, work, booked, body)
+  return await carriedOut(sql, work, { id, booked, body, notFound: 'invalid_card' })
 }
 
 async function capture(sql: Sql, work: Work): Promise<Worked> {
   const { id, at } = booking('cap')
   const { hold, amount } = { hold: text(work.body['authorization_id']), amount: cents(work.body['amount']) }
-  if (work.lookupFails) return refusal('authorization_not_found')
   const booked = sql`bank_capture(${hold}, ${amount}, ${id}, ${at}::text::timestamptz, ${work.key})`
-  return await carriedOut(sql, work, booked, {
+  const body = {
     capture_id: id,
     authorization_id: hold,
     status: 'captured',
     amount,
     currency: 'USD',
     captured_at: at,
-  })
+  }
+  return await carriedOut(sql, work, { id, booked, body, notFound: 'authorization_not_found' })
 }
 
 async function voidHold(sql: Sql, work: Work): Promise<Worked> {
   const { id, at } = booking('void')
   const hold = text(work.body['authorization_id'])
-  if (work.lookupFails) return refusal('authorization_not_found')
   const booked = sql`bank_void(${hold}, ${id}, ${at}::text::timestamptz, ${work.key})`
-  return await carriedOut(sql, work, booked, {
+  const body = {
     void_id: id,
     authorization_id: hold,
     status: 'voided',
     voided_at: at,
-  })
+  }
+  return await carriedOut(sql, work, { id, booked, body, notFound: 'authorization_not_found' })
 }
 
 async function refund(sql: Sql, work: Work): Promise<Worked> {
   const { id, at } = booking('ref')
   const { taken, amount } = { taken: text(work.body['capture_id']), amount: cents(work.body['amount']) }
-  if (work.lookupFails) return refusal('capture_not_found')
   const booked = sql`bank_refund(${taken}, ${amount}, ${id}, ${at}::text::timestamptz, ${work.key})`
-  return await carriedOut(sql, work, booked, {
+  const body = {
     refund_id: id,
     capture_id: taken,
     status: 'refunded',
     amount,
     currency: 'USD',
     refunded_at: at,
-  })
+  }
+  return await carriedOut(sql, work, { id, booked, body, notFound: 'capture_not_found' })
 }
 
+/** In one transaction. `notFound`: what the bank says when it cannot look for the card, the authorization or capture. */
 async function carriedOut(
   sql: Sql,
-  { isKept }: Work,
-  booked: PendingQuery<Row[]>,
-  body: Body,
+  { lookupFails, isKept }: Work,
+  {
+    id,
+    booked,
+    body,
+    notFound,
+  }: { id: string; booked: PendingQuery<Row[]>; body: Body; notFound: RefusalCode },
 ): Promise<Worked> {
-  const [row] = await sql<
-    { refused: keyof typeof REFUSALS | 'failed' | null }[]
-  >`select bank_keep(${booked}, ${isKept}) as refused`
-  const refused = row?.refused ?? null
-  if (refused === null) return { body }
-  return refused === 'failed' ? refused : refusal(refused)
+  if (lookupFails) return refusal(notFound)
+  try {
+    const [row] = await sql<{ code: RefusalCode | null }[]>`select bank_keep(${booked}, ${isKept}) as code`
+    const code = row?.code ?? null
+    return code === null ? { body } : refusal(code)
+  } catch (error) {
+    if (await isRolledBack(sql, id, error)) return refusal(notFound)
+    throw error
+  }
 }
 
-const REFUSALS = {
-  invalid_card: 'card not found or invalid',
-  invalid_cvv: 'invalid cvv',
-  card_expired: 'card has expired',
-  insufficient_funds: 'insufficient funds',
-  authorization_not_found: 'authorization not found',
-  authorization_already_used: 'authorization has already been used',
-  authorization_expired: 'authorization has expired',
-  amount_mismatch: 'amount must equal the one before',
-  capture_not_found: 'capture not found',
-  already_refunded: 'capture has already been refunded',
-}
-
-function refusal(error: keyof typeof REFUSALS): Refusal {
-  return { status: error === 'insufficient_funds' ? 402 : 400, error, message: REFUSALS[error] }
+/**
+ * The statement was canceled, or the server closed its session, which it does when the transaction is over, and the books
+ * have nothing of it. (The driver does not pass on why a session was ended, SQLSTATE 57P01.)
+ */
+async function isRolledBack(sql: Sql, id: string, error: unknown): Promise<boolean> {
+  const { code } = Object(error) as { code?: unknown }
+  if (code === '57014') return true
+  if (code !== 'CONNECTION_CLOSED') return false
+  return await sql`select from transactions where id = ${id}`.then(
+    ({ length }) => length === 0,
+    () => false,
+  )
 }
 
 /** request.ts has seen to the types; what is left out is the type's zero. */

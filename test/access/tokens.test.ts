@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -178,12 +179,183 @@ describe('signed by a key that the login publishes', async () => {
     expect(await later.ask(await by(next.privateKey, { alg: 'RS256', kid: 'next' }))).toEqual(CUSTOMER)
   })
 
-  it('cannot be judged while the login is away: that is no fault of the customer, and the log says so', async () => {
+  it('cannot be judged while the login was never there: that is no fault of the customer, and the log says so', async () => {
     const away = await access({ jwksUrl: 'http://127.0.0.1:9/keys' })
     expect(await away.ask(await by(privateKey, { alg: 'ES256', kid: 'now' }))).toMatchObject({
       refused: 'UNAVAILABLE',
     })
     expect(away.logged.join('')).toMatch(/"level":50.*CUSTOMER_JWKS_URL/)
+  })
+})
+
+describe('the login that publishes its keys', () => {
+  const HOUR_MS = 3_600_000
+  type Key = { kid?: string; alg?: 'ES256' | 'RS256' }
+
+  /** A login that can be told to hang, to fail and to change its keys. */
+  async function login() {
+    let answer: 'keys' | 'hangs' | 'fails' = 'keys'
+    let fetched = 0
+    const published: object[] = []
+    const server = createServer((_, response) => {
+      fetched += 1
+      if (answer === 'hangs') return
+      const isWell = answer === 'keys'
+      response
+        .writeHead(isWell ? 200 : 500)
+        .end(isWell ? JSON.stringify({ keys: published }) : 'out of order')
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => {
+      server.closeAllConnections()
+      server.close()
+    })
+    const publish = async ({ kid, alg = 'ES256' }: Key = {}) => {
+      const { publicKey, privateKey } = await generateKeyPair(alg)
+      published.push({ ...(await exportJWK(publicKey)), alg, ...(kid !== undefined && { kid }) })
+      const header = { alg, ...(kid !== undefined && { kid }) }
+      return async (change: JWTPayload = {}) =>
+        await new SignJWT({ ...claims(), ...change }).setProtectedHeader(header).sign(privateKey)
+    }
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/keys`
+    return {
+      publish,
+      published,
+      now: (is: typeof answer) => void (answer = is),
+      fetches: () => fetched,
+      open: async () => await access({ jwksUrl: url }),
+    }
+  }
+  const errorsIn = (logged: readonly string[]) => logged.filter((line) => line.includes('"level":50'))
+  /** Only the wall clock: what the keys' age is judged by, and the tokens'. */
+  function clock() {
+    const startedMs = Date.now()
+    vi.useFakeTimers({ toFake: ['Date'], now: startedMs })
+    onTestFinished(() => void vi.useRealTimers())
+    return { later: (ms: number) => void vi.setSystemTime(startedMs + ms) }
+  }
+
+  it.each(['hangs', 'fails'] as const)(
+    'goes away (it %s): known keys go on for hours, at once, with one line in the log; it comes back with another',
+    async (how) => {
+      const { publish, now: loginNow, fetches, open } = await login()
+      const token = await publish({ kid: 'now' })
+      const { ask, logged } = await open()
+      expect(await ask(await token())).toEqual(CUSTOMER)
+      const { later } = clock()
+      loginNow(how)
+      for (const ms of [11 * 60_000, HOUR_MS, 6 * HOUR_MS, 11.9 * HOUR_MS]) {
+        later(ms)
+        const startedMs = performance.now()
+        expect([ms, await ask(await token()), await ask(await token())]).toEqual([ms, CUSTOMER, CUSTOMER])
+        expect(performance.now() - startedMs).toBeLessThan(1_000)
+      }
+      // The outage is told by the fetch that ended, one that hangs after its 5 s.
+      await expect.poll(() => errorsIn(logged).length, { timeout: 10_000 }).toBe(1)
+      expect(errorsIn(logged)[0]).toMatch(/CUSTOMER_JWKS_URL.*go on/)
+
+      loginNow('keys')
+      later(11.95 * HOUR_MS)
+      const before = fetches()
+      expect(await ask(await token())).toEqual(CUSTOMER)
+      await expect.poll(() => logged.join('')).toContain('can be had again')
+      expect(fetches()).toBe(before + 1)
+      expect(errorsIn(logged)).toHaveLength(1)
+    },
+    20_000,
+  )
+
+  it('is away for longer than its keys are believed: customers are turned away, each at once', async () => {
+    const { publish, now: loginNow, fetches, open } = await login()
+    const token = await publish({ kid: 'now' })
+    const { ask, logged } = await open()
+    expect(await ask(await token())).toEqual(CUSTOMER)
+    const { later } = clock()
+    loginNow('fails')
+    later(12 * HOUR_MS + 1)
+    for (let n = 0; n < 20; n += 1) expect(await ask(await token())).toMatchObject({ refused: 'UNAVAILABLE' })
+    expect(fetches()).toBe(2)
+    expect(errorsIn(logged)).toHaveLength(1)
+    loginNow('keys')
+    later(12 * HOUR_MS + 20_000)
+    expect(await ask(await token())).toEqual(CUSTOMER)
+  })
+
+  it('was never there: one fetch and one line for many customers', async () => {
+    const { publish, now: loginNow, fetches, open } = await login()
+    loginNow('fails')
+    const token = await publish({ kid: 'now' })
+    const { ask, logged } = await open()
+    const all = await Promise.all(Array.from({ length: 20 }, async () => await ask(await token())))
+    for (const said of all) expect(said).toMatchObject({ refused: 'UNAVAILABLE' })
+    expect([fetches(), errorsIn(logged).length]).toEqual([1, 1])
+  })
+
+  it('has several keys without a name: each is tried', async () => {
+    const { publish, open } = await login()
+    const [one, two, three] = [await publish(), await publish(), await publish({ alg: 'RS256' })]
+    const { ask } = await open()
+    for (const token of [one, two, three]) expect(await ask(await token())).toEqual(CUSTOMER)
+    expect(await ask(await two({ exp: now() - 60 }))).toMatchObject({
+      message: expect.stringContaining('it has expired') as string,
+    })
+    const stranger = await (await login()).publish()
+    expect(await ask(await stranger())).toMatchObject({ refused: 'UNAUTHENTICATED' })
+  })
+
+  it.each<[string, Key, Key]>([
+    ['of another name', { kid: 'one' }, { kid: 'two' }],
+    ['of the same name', { kid: 'one' }, { kid: 'one' }],
+    ['without a name', {}, {}],
+    ['of another algorithm', {}, { alg: 'RS256' }],
+  ])('changes its key for one %s, without both at once: nobody is refused', async (_, old, next) => {
+    const { publish, published, open } = await login()
+    const before = await publish(old)
+    const { ask } = await open()
+    expect(await ask(await before())).toEqual(CUSTOMER)
+    published.pop()
+    const after = await publish(next)
+    const tokens = await Promise.all(Array.from({ length: 30 }, () => after()))
+    const all = await Promise.all(tokens.map((token) => ask(token)))
+    expect(all).toEqual(all.map(() => CUSTOMER))
+    expect(await ask(await before())).toMatchObject({ refused: 'UNAUTHENTICATED' })
+  })
+
+  it('is not flooded by those who sign with keys that it does not have', async () => {
+    const { publish, fetches, open } = await login()
+    const token = await publish({ kid: 'now' })
+    const { ask } = await open()
+    const stranger = await login()
+    for (let n = 0; n < 50; n += 1) {
+      const forged = await stranger.publish({ kid: n % 2 === 0 ? 'now' : `unknown-${n}` })
+      expect(await ask(await forged())).toMatchObject({ refused: 'UNAUTHENTICATED' })
+    }
+    expect(fetches()).toBeLessThanOrEqual(1 + 2)
+    expect(await ask(await token())).toEqual(CUSTOMER)
+  })
+
+  it('is asked again at once when the clock was set back', async () => {
+    const { publish, fetches, open } = await login()
+    const token = await publish({ kid: 'now' })
+    const { later } = clock()
+    later(HOUR_MS)
+    const { ask } = await open()
+    expect(await ask(await token())).toEqual(CUSTOMER)
+    later(0)
+    expect(await ask(await token())).toEqual(CUSTOMER)
+    await expect.poll(fetches).toBe(2)
+  })
+
+  it('takes a key back: it is out with the next look, and nobody waits for that', async () => {
+    const { publish, published, open } = await login()
+    const [leaked, other] = [await publish({ kid: 'leaked' }), await publish({ kid: 'other' })]
+    const { ask } = await open()
+    expect(await ask(await leaked())).toEqual(CUSTOMER)
+    published.shift()
+    const { later } = clock()
+    later(10 * 60_000 + 1)
+    expect(await ask(await other())).toEqual(CUSTOMER)
+    await expect.poll(async () => await ask(await leaked())).toMatchObject({ refused: 'UNAUTHENTICATED' })
   })
 })
 
@@ -202,11 +374,26 @@ describe('settings', () => {
       signedBy: { secret: SECRET },
     })
   })
+  it('take a secret that is random, in whatever form', () => {
+    for (let n = 0; n < 100; n += 1) {
+      for (const secret of [randomBytes(16).toString('hex'), randomBytes(24).toString('base64')])
+        expect(readConfig({ ...whole, CUSTOMER_JWT_SECRET: secret })).toMatchObject({
+          access: { customerTokens: { signedBy: { secret } } },
+        })
+    }
+  })
   it.each<[Record<string, string>, RegExp]>([
     [{ CUSTOMER_JWT_SECRET: SECRET }, /need CUSTOMER_JWT_ISSUER, CUSTOMER_JWT_AUDIENCE and one of/],
     [{ CUSTOMER_JWT_ISSUER: ISSUER, CUSTOMER_JWT_AUDIENCE: AUDIENCE }, /one of CUSTOMER_JWKS_URL and/],
     [{ ...whole, CUSTOMER_JWKS_URL: 'https://login.example/keys' }, /one of CUSTOMER_JWKS_URL and/],
     [{ ...whole, CUSTOMER_JWT_SECRET: 'short' }, /CUSTOMER_JWT_SECRET: must have 32 characters or more/],
+    [{ ...whole, CUSTOMER_JWT_SECRET: 'x'.repeat(32) }, /CUSTOMER_JWT_SECRET: must be random/],
+    [{ ...whole, CUSTOMER_JWT_SECRET: 'ab'.repeat(20) }, /CUSTOMER_JWT_SECRET: must be random/],
+    [{ ...whole, CUSTOMER_JWT_SECRET: '1234567890'.repeat(4) }, /CUSTOMER_JWT_SECRET: must be random/],
+    [
+      { ...whole, CUSTOMER_JWT_SECRET: 'abcdefghijklmnopqrstuvwxyz012345' },
+      /CUSTOMER_JWT_SECRET: must be ran/,
+    ],
     [
       { ...whole, ...production, CUSTOMER_JWT_SECRET: '', CUSTOMER_JWKS_URL: 'http://login.example/keys' },
       /must be https in production/,

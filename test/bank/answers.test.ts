@@ -30,6 +30,7 @@ const redirect = (status: number): Scripted => ({ status, headers: { location: '
 
 const REFUSED: Row[] = [
   ['chaos', ALL, refusal(500, 'internal_error'), 'notDone'],
+  ['an insert failed, rolled back', ALL, refusal(500, 'internal_error', 'internal error'), 'notDone'],
   ['another 500', ALL, refusal(500, 'authorization_not_found'), 'ambiguous'],
   ['a 500 that is no JSON', ALL, html(500), 'ambiguous'],
   ['an empty 502', ALL, { status: 502 }, 'ambiguous'],

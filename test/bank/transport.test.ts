@@ -71,6 +71,7 @@ describe('a request that was sent and not answered is ambiguous', () => {
     ['stops in the body', (socket) => socket.write(HEAD + BODY.slice(0, -1))],
     ['drips the body', (socket) => drip(socket, '1\r\n \r\n', CHUNKED)],
     ['drips the headers', (socket) => drip(socket, 'X: x\r\n', 'HTTP/1.1 200 OK\r\n')],
+    ['drips 100 Continue', (socket) => drip(socket, 'HTTP/1.1 100 Continue\r\n\r\n')],
     ['drips 102 Processing', (socket) => drip(socket, 'HTTP/1.1 102 Processing\r\n\r\n')],
   ]
   test.each(STALLS)('the attempt ends in time when the bank %s', async (_stall, act) => {
@@ -154,6 +155,57 @@ describe('a request of which nothing was sent is not done', () => {
     const { bank } = clientOf(`http://127.0.0.1:${port}`, { attemptTimeoutMs: 2_000 })
     const { answer } = await bank.send('op_1', REQUESTS.authorizations)
     expect(answer).toEqual({ is: 'notDone', reason: 'nothing was sent: UND_ERR_CONNECT_TIMEOUT' })
+  })
+})
+
+describe('an interim response that nobody asked for is passed over', () => {
+  const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
+  const HINTS = 'HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n'
+  const bytewise = (text: string) => text.split('')
+  const SENT: [string, string[]][] = [
+    ['100 Continue, and the answer in the same packet', [CONTINUE + HEAD + BODY]],
+    ['100 Continue, and the answer in a later packet', [CONTINUE, HEAD, BODY]],
+    ['100 Continue twice, in one packet', [CONTINUE + CONTINUE, HEAD + BODY]],
+    [
+      '100 Continue with fields of its own',
+      ['HTTP/1.1 100 Continue\r\nServer: x\r\nVia: 1.1 y\r\n\r\n', HEAD + BODY],
+    ],
+    ['100 without a reason phrase', ['HTTP/1.1 100 \r\n\r\n', HEAD + BODY]],
+    ['103 Early Hints, then 100 Continue', [HINTS + CONTINUE + HEAD + BODY]],
+    ['102, 103 and 100, all in pieces', [`HTTP/1.1 102 Processing\r\n\r\n${HINTS}`, CONTINUE, HEAD + BODY]],
+    ['100 Continue, byte by byte', [...bytewise(CONTINUE + CONTINUE), HEAD + BODY]],
+    ['everything byte by byte', bytewise(HINTS + CONTINUE + HEAD + BODY)],
+  ]
+  test.each(SENT)('%s', async (_, pieces) => {
+    const { url, requests } = await rawBank((socket) => {
+      // Each a packet, with time to be read alone.
+      const next = (at = 0) => {
+        if (at < pieces.length) socket.write(pieces[at] ?? '', () => setImmediate(next, at + 1))
+      }
+      socket.setNoDelay(true)
+      next()
+    })
+    const { bank } = clientOf(url)
+    for (const request of [REQUESTS.captures, REQUESTS.captures]) {
+      const { answer, calls } = await bank.send('op_1', request)
+      expect(answer).toMatchObject({ is: 'done', fact: { bankId: DONE.captures.capture_id } })
+      expect(calls).toMatchObject([{ httpStatus: 200, errorCode: null }])
+    }
+    expect(requests).toHaveLength(2)
+  })
+
+  test.each([
+    ['100 Continue and no more', 'TIMEOUT', CONTINUE],
+    [
+      '101 Switching Protocols',
+      'UND_ERR_SOCKET',
+      'HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n',
+    ],
+  ])('but %s is no answer', async (_, errorCode, sent) => {
+    const { url } = await rawBank((socket) => socket.write(sent))
+    const { bank } = clientOf(url, { attemptTimeoutMs: 300 })
+    const { answer } = await bank.send('op_1', REQUESTS.captures)
+    expect(answer).toEqual({ is: 'ambiguous', reason: `no complete answer: ${errorCode}` })
   })
 })
 

@@ -39,10 +39,6 @@ describe.skipIf(executable === null)('GraphiQL in Chromium', async () => {
       expect(await answer(watching.page, /"version":\s2/)).toContain(id)
 
       await show(desk.page, 'Capture')
-      await desk.page.locator('.graphiql-query-editor').getByText('"pay_..."').first().click()
-      await desk.page.keyboard.press('Home')
-      await desk.page.keyboard.press('Shift+End')
-      await desk.page.keyboard.insertText(`paymentId: "${id}"`)
       await choose(desk.page, 'Capture')
       expect(await answer(desk.page, /"state":\s"CAPTURED"/)).toContain(id)
       await picture(desk.page, 'graphiql-captured')
@@ -54,6 +50,41 @@ describe.skipIf(executable === null)('GraphiQL in Chromium', async () => {
       expect(kept).not.toMatch(/4111|cvv/)
       expect([...desk.trouble, ...watching.trouble]).toEqual([])
       expect(await bank.transactions()).toMatchObject([{ type: 'AUTHORIZATION' }, { type: 'CAPTURE' }])
+    },
+    TEST_MS,
+  )
+
+  it(
+    'has its tabs in sight in a window of 1,280 pixels, each whole',
+    async () => {
+      const { page } = await open()
+      await page.setViewportSize({ width: 1_280, height: 800 })
+      await tab(page, 'Webhooks').waitFor()
+      await picture(page, 'graphiql-1280')
+      const logo = (await page.locator('.graphiql-logo').boundingBox())?.x ?? 0
+      expect(logo).toBeGreaterThan(0)
+      const tabs = await page.locator('.graphiql-tab').all()
+      expect(tabs.length).toBeGreaterThan(5)
+      for (const one of [...tabs, page.locator('.graphiql-tab-add')]) {
+        const { x = -1, width = 0 } = (await one.boundingBox()) ?? {}
+        expect(x).toBeGreaterThan(0)
+        expect(x + width).toBeLessThanOrEqual(logo)
+      }
+      for (const name of await page.locator('.graphiql-tab-button').all()) {
+        const [shown, whole] = await name.evaluate((element) => [element.clientWidth, element.scrollWidth])
+        expect([await name.innerText(), whole]).toEqual([await name.innerText(), shown])
+      }
+    },
+    TEST_MS,
+  )
+
+  it(
+    'does nothing with a payment that nobody has authorized there, nor with one that was put in',
+    async () => {
+      const { page } = await open()
+      await show(page, 'Capture')
+      await choose(page, 'Void')
+      expect(await answer(page, /"InvalidInput"/)).toContain('paymentId')
     },
     TEST_MS,
   )

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { parse, validate } from 'graphql'
 import { describe, expect, it } from 'vitest'
+import { ERROR_CODES } from '../../src/graphql/errors.ts'
 import { schema } from '../../src/graphql/schema.ts'
 import { createServer } from '../../src/graphql/server.ts'
 import { problem } from '../../src/operation/problems.ts'
@@ -42,9 +43,10 @@ describe('docs/api.md', async () => {
       answers.push(await query<Record<string, unknown>>(text))
     }
     expect(answers).toMatchObject([
-      { authorizePayment: { replayed: false, payment: { state: 'AUTHORIZED' } } },
+      { authorizePayment: { replayed: false, currentPayment: { state: 'AUTHORIZED' } } },
       { operation: { status: 'SUCCEEDED', payment: { state: 'AUTHORIZED' } } },
       { customerHistory: { edges: [{ node: { orderId: 'order-1' } }], pageInfo: { hasNextPage: false } } },
+      { node: null },
       { shipmentCheck: { mayShip: true, reason: 'AUTHORIZED' } },
     ])
   })
@@ -80,6 +82,8 @@ describe('docs/api.md', async () => {
       }),
     )
     expect(told.toSorted()).toEqual([...ours, ...others, 'INTERNAL_SERVER_ERROR 200'].toSorted())
+    // No other can be answered: public-errors.ts lets none through.
+    expect(new Set(told.map((row) => row.split(' ')[0]))).toEqual(new Set(ERROR_CODES))
   })
 })
 

@@ -1,8 +1,5 @@
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
-import type { AddressInfo } from 'node:net'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
@@ -10,6 +7,7 @@ import { payloadOf } from '../../src/events/receiver.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
+import { freePort } from '../support/free-port.ts'
 import { spawnGateway } from '../support/gateway.ts'
 import { whenFileEnds } from '../support/leaving.ts'
 import type { WebhookEvent } from '../support/receiver.ts'
@@ -40,14 +38,6 @@ const gateway = await spawnGateway({
   WEBHOOK_SECRET: secret,
 })
 const url = `${gateway.url}/graphql`
-
-async function freePort(): Promise<number> {
-  const holder = createServer().listen(0, '127.0.0.1')
-  await once(holder, 'listening')
-  const { port } = holder.address() as AddressInfo
-  holder.close()
-  return port
-}
 
 /** The lines that a program prints. */
 function run(command: string, args: string[], env: Record<string, string> = {}) {

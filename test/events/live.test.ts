@@ -70,7 +70,7 @@ async function following(by: Record<string, string>, url = other.url) {
   const stream = await open(url, by)
   onTestFinished(() => stream.close())
   const next = async () => (await stream.next())?.data?.paymentUpdated ?? null
-  return { heartbeats: stream.heartbeats, next }
+  return { heartbeats: stream.heartbeats, ending: stream.ending, next }
 }
 
 describe('a payment that is followed', () => {
@@ -291,11 +291,11 @@ describe('a stream', () => {
     for (const stream of streams)
       expect(await stream.next()).toMatchObject({ data: { paymentUpdated: { id } } })
     token.abort()
-    for (const stream of streams) expect(await stream.next()).toBeNull()
+    for (const stream of streams) expect([await stream.next(), stream.ending()]).toEqual([null, 'broken'])
     expect(followers()).toBe(0)
   })
 
-  it('whose update cannot be told ends, and the next one tells it', async () => {
+  it('whose update cannot be told breaks off, and the next one tells it', async () => {
     const broken = await startLiveGateway()
     const { sql } = broken.gateway
     let isAway = false
@@ -312,7 +312,7 @@ describe('a stream', () => {
     isAway = true
     await one.client.capture({ paymentId: id })
     expect(await stream.next()).toMatchObject({ data: null, errors: [{}] })
-    expect(await stream.next()).toBeNull()
+    expect([await stream.next(), stream.ending()]).toEqual([null, 'broken'])
     isAway = false
     const again = await open(broken.url, { paymentId: id })
     expect(await again.next()).toMatchObject({ data: { paymentUpdated: { state: 'CAPTURED' } } })
@@ -350,7 +350,7 @@ describe('a stream', () => {
       extensions: { code },
     })
     expect(JSON.stringify(event)).not.toContain(TEST_CARD.number)
-    expect(await stream.next()).toBeNull()
+    expect([await stream.next(), stream.ending()]).toEqual([null, 'complete'])
   })
 
   it('says no more of a fault than any answer', async () => {
@@ -368,7 +368,7 @@ describe('a stream', () => {
     })
   })
 
-  it('ends in good order when the gateway stops', async () => {
+  it('breaks off when the gateway stops, for it is not over', async () => {
     const gateway = await spawnGateway({ DATABASE_URL: database.url, BANK_URL: bank.url })
     const { id } = await authorized(gateway.client)
     const stream = await following({ paymentId: id }, `${gateway.url}/graphql`)
@@ -376,7 +376,7 @@ describe('a stream', () => {
     await one.client.capture({ paymentId: id })
     expect(await stream.next()).toMatchObject({ state: 'CAPTURED' })
     gateway.child.kill('SIGTERM')
-    expect(await stream.next()).toBeNull()
+    expect([await stream.next(), stream.ending()]).toEqual([null, 'broken'])
     expect(await gateway.exited).toBe(0)
   })
 })

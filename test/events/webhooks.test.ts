@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { Socket } from 'node:net'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { claimDue, settleDelivery, switchRecording } from '../../src/events/deliveries.ts'
 import { createReceiver } from '../../src/events/receiver.ts'
@@ -7,6 +8,7 @@ import { readConfig } from '../../src/config.ts'
 import type { Database } from '../../src/db/connection.ts'
 import { systemClock } from '../../src/gateway.ts'
 import type { Gateway } from '../../src/gateway.ts'
+import { httpBank, rawBank } from '../bank/scripted-bank.ts'
 import { startTestBank } from '../support/bank.ts'
 import { authorized, captured, TEST_CARD } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
@@ -70,6 +72,23 @@ type Delivery = {
   lastError: string | null
   nextAttemptAt: string | null
   endedAt: string | null
+}
+
+const SECRET = `whsec_${Buffer.alloc(24, 1).toString('base64')}`
+const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
+
+/** Begins with `first`, then the same for ever. */
+function drip(socket: Socket, first: string, again: string): void {
+  socket.write(first)
+  const timer = setInterval(() => socket.write(again), 10)
+  socket.on('close', () => clearInterval(timer))
+}
+
+function rfc850(date: Date): string {
+  const [, day = '', month = '', year = '', time = ''] =
+    / (\d\d) (\w+) \d\d(\d\d) (\S+)/.exec(date.toUTCString()) ?? []
+  const weekday = date.toLocaleDateString('en-US', { weekday: 'long', timeZone: 'UTC' })
+  return `${weekday}, ${day}-${month}-${year} ${time} GMT`
 }
 
 const told = (received: readonly Received[]) => received.map(({ event }) => event.type)
@@ -144,6 +163,8 @@ describe('a receiver', () => {
   it.each([
     ['answers 500', 500, { lastHttpStatus: 500, lastError: 'HTTP_500' }],
     ['points elsewhere', 308, { lastHttpStatus: 308, lastError: 'HTTP_308' }],
+    // There is no other receiver: to stop here would lose what it has not been told.
+    ['says that it is gone', 410, { lastHttpStatus: 410, lastError: 'HTTP_410' }],
     ['does not answer in time', null, { lastHttpStatus: null, lastError: 'TIMEOUT' }],
   ])('that %s is asked again, under the same id and with the same words', async (_, status, last) => {
     const { client, sendDue, sendAll, putForward, receiver, deliveries } = await scene(1_000)
@@ -197,6 +218,113 @@ describe('a receiver', () => {
     const { id } = await captured(client)
     await receiver.until((received) => received.some((one) => one.id === eventId(id, 3)))
     expect(receiver.received.filter(({ event }) => event.data.payment.orderId === 'slow')).toHaveLength(1)
+  })
+
+  const CHUNKED = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'
+  const bodies: [string, (socket: Socket) => void][] = [
+    ['a body that never comes', (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n')],
+    ['a body that stops', (socket) => socket.write(`${CHUNKED}2\r\nok\r\n`)],
+    ['a body that never ends', (socket) => drip(socket, CHUNKED, '2\r\nok\r\n')],
+    ['a body without a length that never ends', (socket) => drip(socket, 'HTTP/1.1 200 OK\r\n\r\n', 'ok')],
+    ['a huge body', (socket) => drip(socket, CHUNKED, `10000\r\n${' '.repeat(0x10000)}\r\n`)],
+    ['100 Continue unasked', (socket) => socket.write(`${CONTINUE}HTTP/1.1 204 No Content\r\n\r\n`)],
+    [
+      '100 Continue in a packet of its own',
+      (socket) =>
+        socket.write(CONTINUE, () => setImmediate(() => socket.write('HTTP/1.1 204 No Content\r\n\r\n'))),
+    ],
+    [
+      '103 Early Hints',
+      (socket) => socket.write(`HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n`),
+    ],
+  ]
+  it.each(bodies)(
+    'that answers 2xx with %s has taken it, and gets the next one at once',
+    async (_, answer) => {
+      const { client, gateway, deliveries } = await scene()
+      const { url, requests } = await rawBank((socket) => {
+        answer(socket)
+        socket.on('error', () => {})
+      })
+      const to = createReceiver({ url, secrets: [SECRET], timeoutMs: 60_000 })
+      onTestFinished(() => to.close())
+      const { id } = await captured(client)
+      const startedMs = performance.now()
+      while ((await sendDue(gateway, to)) > 0);
+      expect(performance.now() - startedMs).toBeLessThan(10_000)
+      expect(requests).toHaveLength(3)
+      expect(await deliveries(id)).toMatchObject(
+        requests.map(() => ({ status: 'DELIVERED', attempts: 1, lastError: null })),
+      )
+    },
+  )
+
+  it('whose bodies are short is asked on the same connection', async () => {
+    const { client, gateway } = await scene()
+    const { url, connections } = await httpBank((request, response) => {
+      request.resume()
+      response.end('{"received":true}')
+    })
+    const to = createReceiver({ url, secrets: [SECRET] })
+    onTestFinished(() => to.close())
+    await captured(client)
+    while ((await sendDue(gateway, to)) > 0);
+    expect(connections()).toBeLessThanOrEqual(2)
+  })
+
+  const inTwoMinutes = () => new Date(Date.now() + 120_000)
+  const OWN_MS = [0.75 * 5_000, 1.25 * 5_000 + SLACK_MS] as const
+  const TWO_MINUTES_MS = [120_000 - 1_000 - SLACK_MS, 120_000 + SLACK_MS] as const
+  const AN_HOUR_MS = [HOUR_MS, HOUR_MS + SLACK_MS] as const
+  it.each<[number, string, () => string, readonly [number, number]]>([
+    [429, '120', () => '120', TWO_MINUTES_MS],
+    [503, '120', () => '120', TWO_MINUTES_MS],
+    [503, 'a date', () => inTwoMinutes().toUTCString(), TWO_MINUTES_MS],
+    [429, 'a date of the old form', () => rfc850(inTwoMinutes()), TWO_MINUTES_MS],
+    [500, '120', () => '120', TWO_MINUTES_MS],
+    // Never sooner than it would be anyway, and never later than an hour.
+    [429, '0', () => '0', OWN_MS],
+    [503, 'a date that is past', () => 'Wed, 21 Oct 2015 07:28:00 GMT', OWN_MS],
+    [429, '7 days', () => '604800', AN_HOUR_MS],
+    [429, 'a number without end', () => '9'.repeat(400), AN_HOUR_MS],
+    [503, 'a date far away', () => 'Fri, 31 Dec 9999 23:59:59 GMT', AN_HOUR_MS],
+    ...['soon', '-120', '1.5', '1e9', '', '120, 240', '2099-01-01', 'Fri, nonsense'].map(
+      (text) =>
+        [503, `"${text}", which is none`, () => text, OWN_MS] as [
+          number,
+          string,
+          () => string,
+          typeof OWN_MS,
+        ],
+    ),
+  ])('that answers %i with Retry-After %s is heard', async (status, _, retryAfter, [atLeastMs, atMostMs]) => {
+    const { client, sendDue, receiver, deliveries, database } = await scene()
+    const { id } = await authorized(client)
+    receiver.answers = () => status
+    receiver.headers = { 'retry-after': retryAfter() }
+    await sendDue()
+    expect(await deliveries(id)).toMatchObject([
+      { status: 'FAILING', lastHttpStatus: status, lastError: `HTTP_${status}` },
+      { status: 'PENDING' },
+    ])
+    const [row] = await database.sql<{ waitMs: number }[]>`
+      select extract(epoch from due_at - last_attempt_at)::float8 * 1000 as wait_ms from webhook_deliveries
+      where payment_id = ${id.slice(4)} and version = 1`
+    expect(row?.waitMs).toEqual(within(atLeastMs, atMostMs))
+  })
+
+  it('that asks to wait beyond the three days is asked when they end', async () => {
+    const { client, sendDue, putForward, receiver, deliveries } = await scene()
+    const { id } = await authorized(client)
+    receiver.answers = () => 503
+    await sendDue()
+    putForward(72 * HOUR_MS - 600_000)
+    receiver.headers = { 'retry-after': '3600' }
+    await sendDue()
+    expect((await deliveries(id))[0]).toMatchObject({ status: 'FAILING', attempts: 2 })
+    putForward(600_000)
+    await sendDue()
+    expect((await deliveries(id))[0]).toMatchObject({ status: 'GIVEN_UP', attempts: 3 })
   })
 
   it('that never takes it is asked for three days, then it is given up, and the next one goes', async () => {
@@ -344,8 +472,8 @@ describe('a gateway', () => {
   })
 })
 
-const FAILED = { delivered: false, httpStatus: 500, error: 'HTTP_500' }
-const TAKEN = { delivered: true, httpStatus: 200, error: null }
+const FAILED = { delivered: false, httpStatus: 500, error: 'HTTP_500', retryAfterMs: null }
+const TAKEN = { delivered: true, httpStatus: 200, error: null, retryAfterMs: null }
 
 const environment = (
   { databaseUrl, bankUrl }: { databaseUrl: string; bankUrl: string },

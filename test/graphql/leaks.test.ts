@@ -332,7 +332,7 @@ it.each([
   ],
   [
     '{ payment(by: { id: "1" }) { stat } }',
-    'Cannot query field "…" on type "Payment". Did you mean "state"?',
+    'Cannot query field "stat" on type "Payment". Did you mean "state"?',
   ],
   ['query ($id: ID!) { __typename }', 'Variable "$id" is never used.'],
   [

@@ -1,12 +1,16 @@
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
+import { SpanKind, SpanStatusCode } from '@opentelemetry/api'
 import { InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import type { ReadableSpan } from '@opentelemetry/sdk-trace-base'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import type { Claimed } from '../../src/events/deliveries.ts'
+import { createReceiver } from '../../src/events/receiver.ts'
 import { systemClock } from '../../src/gateway.ts'
 import { install } from '../../src/observe/tracing.ts'
 import { sweep } from '../../src/recovery/sweep.ts'
@@ -48,14 +52,20 @@ describe('a payment', () => {
     bank.faults.add('chaos', { endpoint: 'authorizations' })
     const { id } = await authorized(by.client)
     const story = spans().filter((span) => traceOf(span) === by.traceId)
-    const [field] = named('authorizePayment')
-    expect(field?.parentSpanContext?.spanId).toBe(by.spanId)
+    const [[http], [operation], [field]] = [
+      named('POST /graphql'),
+      named('mutation'),
+      named('authorizePayment'),
+    ]
+    expect(http?.parentSpanContext?.spanId).toBe(by.spanId)
+    expect(operation?.parentSpanContext?.spanId).toBe(http?.spanContext().spanId)
+    expect(field?.parentSpanContext?.spanId).toBe(operation?.spanContext().spanId)
     expect(field?.attributes).toEqual({
       'gateway.operation': OPERATION,
       'gateway.payment': id,
       'gateway.result': 'SUCCESS',
     })
-    const steps = story.filter((span) => span !== field)
+    const steps = story.filter((span) => span !== field && span !== operation && span !== http)
     expect(steps.map(({ name }) => name)).toEqual([
       'claim',
       AUTHORIZATIONS,
@@ -64,24 +74,35 @@ describe('a payment', () => {
       'settle',
     ])
     for (const step of steps) expect(step.parentSpanContext?.spanId).toBe(field?.spanContext().spanId)
-    const operation = field?.attributes['gateway.operation']
+    const operationId = field?.attributes['gateway.operation']
     const conclusions = named(AUTHORIZATIONS).map(({ attributes }) => attributes)
     expect(conclusions).toEqual([
       expect.objectContaining({
-        'gateway.operation': operation,
+        'gateway.operation': operationId,
         'bank.conclusion': 'notDone',
         'http.response.status_code': 500,
+        'error.type': '500',
+        'bank.error_code': 'internal_error',
       }),
-      expect.objectContaining({ 'gateway.operation': operation, 'bank.conclusion': 'done' }),
+      expect.objectContaining({ 'gateway.operation': operationId, 'bank.conclusion': 'done' }),
     ])
-    expect(named('settle')[0]?.attributes).toEqual({ 'gateway.operation': operation, 'gateway.payment': id })
+    expect(named('settle')[0]?.attributes).toMatchObject({
+      'gateway.operation': operationId,
+      'gateway.payment': id,
+    })
   })
 
   it('of a caller without a trace begins one, and one of a caller that wants none leaves nothing', async () => {
     await authorized(client)
-    const [field] = named('authorizePayment')
-    expect(field?.parentSpanContext).toBeUndefined()
-    expect(spans()).toHaveLength(4)
+    expect(named('POST /graphql')[0]?.parentSpanContext).toBeUndefined()
+    expect(spans().map(({ name }) => name)).toEqual([
+      'claim',
+      AUTHORIZATIONS,
+      'settle',
+      'authorizePayment',
+      'mutation',
+      'POST /graphql',
+    ])
     exporter.reset()
     await authorized(caller(false).client)
     expect(spans()).toEqual([])
@@ -97,8 +118,9 @@ describe('a payment', () => {
     await clientAt('http://gateway/graphql', asked).post(
       '{ __typename paymentsByOrder(orderId: "order-1") { id } }',
     )
-    const [field] = named('paymentsByOrder')
-    expect(field?.parentSpanContext).toBeUndefined()
+    const [[http], [field]] = [named('POST /graphql'), named('paymentsByOrder')]
+    expect(http?.parentSpanContext).toBeUndefined()
+    expect(traceOf(field)).toBe(traceOf(http))
     expect(traceOf(field)).not.toBe(by.traceId)
   })
 
@@ -142,6 +164,153 @@ describe('a payment', () => {
   })
 })
 
+describe('by the semantic conventions', () => {
+  const one = (name: string) => {
+    const [span] = named(name)
+    if (span === undefined)
+      throw new Error(
+        `no span ${name} in ${spans()
+          .map((span) => span.name)
+          .join(', ')}`,
+      )
+    return span
+  }
+  const address = (url: string) => {
+    const { hostname, port } = new URL(url)
+    return { 'server.address': hostname, 'server.port': Number(port) }
+  }
+  const POSTGRES = {
+    'peer.service': 'postgresql',
+    'db.system.name': 'postgresql',
+    'db.namespace': new URL(database.url).pathname.slice(1),
+    ...address(database.url),
+  }
+
+  const DELIVERY: Claimed = {
+    paymentId: randomUUID(),
+    version: 2,
+    attempts: 1,
+    fromState: 'PENDING',
+    toState: 'AUTHORIZED',
+    at: new Date(),
+    bankAt: null,
+    orderId: 'order-1',
+    customerId: 'customer-1',
+    amountCents: 4_999,
+    currency: 'USD',
+    cardBrand: 'visa',
+    cardLast4: '1111',
+  }
+
+  it('an HTTP request and its GraphQL operation', async () => {
+    await client.post(
+      'query History { customerHistory(customerId: "c", first: 1) { edges { node { id } } } }',
+    )
+    expect(one('POST /graphql')).toMatchObject({
+      kind: SpanKind.SERVER,
+      status: { code: SpanStatusCode.UNSET },
+      attributes: {
+        'http.request.method': 'POST',
+        'http.route': '/graphql',
+        'url.path': '/graphql',
+        'url.scheme': 'http',
+        'http.response.status_code': 200,
+      },
+    })
+    expect(one('query')).toMatchObject({
+      kind: SpanKind.SERVER,
+      attributes: { 'graphql.operation.type': 'query', 'graphql.operation.name': 'History' },
+    })
+    expect(one('customerHistory').kind).toBe(SpanKind.INTERNAL)
+  })
+
+  it('a request that is refused before anything runs', async () => {
+    await client.post('{ nonsense }')
+    expect(spans().map(({ name }) => name)).toEqual(['POST /graphql'])
+    exporter.reset()
+    const nobody = { whoAsks: async () => ({ refused: 'UNAUTHENTICATED', message: 'no' }) as const }
+    const server = serverFor(gateway, ASKERS.dev, nobody)
+    const by = caller()
+    const headers = { 'content-type': 'application/json', traceparent: `00-${by.traceId}-${by.spanId}-01` }
+    await server.fetch('http://gateway/graphql', {
+      method: 'POST',
+      headers,
+      body: '{"query":"{ __typename }"}',
+    })
+    expect(one('POST /graphql')).toMatchObject({
+      parentSpanContext: undefined,
+      status: { code: SpanStatusCode.UNSET },
+      attributes: { 'http.response.status_code': 401 },
+    })
+  })
+
+  it('an exchange with the bank, and a step and a read of Postgres, each with whom it was', async () => {
+    const { id } = await authorized(client)
+    expect(one(AUTHORIZATIONS)).toMatchObject({
+      kind: SpanKind.CLIENT,
+      status: { code: SpanStatusCode.UNSET },
+      attributes: {
+        'peer.service': 'bank',
+        ...address(bank.url),
+        'http.request.method': 'POST',
+        'url.template': '/api/v1/authorizations',
+        'url.full': `${bank.url}/api/v1/authorizations`,
+        'http.response.status_code': 200,
+      },
+    })
+    expect(one('claim')).toMatchObject({
+      kind: SpanKind.CLIENT,
+      attributes: { ...POSTGRES, 'db.query.summary': 'claim' },
+    })
+    exporter.reset()
+    await client.query('query ($id: ID!) { payment(by: { id: $id }) { state } }', { id })
+    const read = one('SELECT payments')
+    expect(read).toMatchObject({
+      kind: SpanKind.CLIENT,
+      attributes: {
+        ...POSTGRES,
+        'db.query.summary': 'SELECT payments',
+        'db.operation.name': 'SELECT',
+        'db.collection.name': 'payments',
+      },
+    })
+    expect(traceOf(read)).toBe(traceOf(one('payment')))
+  })
+
+  it('what failed, by its kind: a status, an SQLSTATE, a connection', async () => {
+    await startTestGateway({ ...at, bankUrl: 'http://127.0.0.1:9' }).client.authorize()
+    expect(one(AUTHORIZATIONS)).toMatchObject({
+      status: { code: SpanStatusCode.ERROR },
+      attributes: { 'server.port': 9, 'error.type': 'ECONNREFUSED' },
+    })
+    exporter.reset()
+    const away = startTestGateway({ ...at, databaseUrl: 'postgres://nobody@127.0.0.1:1/none' })
+    await away.client.post('{ paymentsByOrder(orderId: "1") { id } }')
+    for (const name of ['SELECT payments', 'paymentsByOrder', 'query'])
+      expect([name, one(name).status.code]).toEqual([name, SpanStatusCode.ERROR])
+    expect(one('SELECT payments').attributes['error.type']).toMatch(/^(ECONNREFUSED|ERR_SOCKET_CLOSED)$/)
+    expect(one('query').attributes['error.type']).toBe('DATABASE_UNAVAILABLE')
+  })
+
+  it('a webhook', async () => {
+    const receiver = createReceiver({ url: `${bank.url}/hook?token=secret`, secrets: ['whsec_c2VjcmV0'] })
+    await receiver.send(DELIVERY)
+    await receiver.close()
+    expect(one('POST')).toMatchObject({
+      kind: SpanKind.CLIENT,
+      status: { code: SpanStatusCode.ERROR },
+      attributes: {
+        'peer.service': 'webhook-receiver',
+        ...address(bank.url),
+        'http.request.method': 'POST',
+        'http.response.status_code': 404,
+        'error.type': '404',
+      },
+    })
+    expect(said()).not.toContain('secret')
+  })
+})
+
 it('recovery is a trace of its own, found by the operation', async () => {
   bank.faults.add('drop-after-store', { endpoint: 'authorizations', probe: false })
   bank.faults.add('lookup-fault', { endpoint: 'authorizations', probe: true, times: 6 })
@@ -154,7 +323,7 @@ it('recovery is a trace of its own, found by the operation', async () => {
   const [recovery] = named('recovery')
   expect(recovery?.parentSpanContext).toBeUndefined()
   expect(recovery?.attributes).toEqual({ 'gateway.due': operation })
-  const steps = spans().filter((span) => span !== recovery)
+  const steps = spans().filter((span) => span !== recovery && !span.name.startsWith('SELECT '))
   expect(steps.map(({ name }) => name)).toEqual(['claim again', 'GET /health', AUTHORIZATIONS, 'settle'])
   for (const step of steps) expect(traceOf(step)).toBe(traceOf(recovery))
   expect(named('settle')[0]?.attributes['gateway.operation']).toBe(operation)
@@ -242,7 +411,8 @@ describe('the process', () => {
     expect(await started.exited).toBe(0)
     expect(batches.map(({ url }) => url)).toEqual(['/v1/traces'])
     const [sent = Buffer.alloc(0)] = batches.map(({ body }) => body)
-    for (const word of ['the-gateway', 'authorizePayment', 'settle', id])
+    const { version } = JSON.parse(await readFile('package.json', 'utf8')) as { version: string }
+    for (const word of ['the-gateway', 'service.version', version, 'authorizePayment', 'settle', id])
       expect(sent.includes(word)).toBe(true)
     expect(sent.includes(Buffer.from(by.traceId, 'hex'))).toBe(true)
     expect(sent.includes(TEST_CARD.number)).toBe(false)

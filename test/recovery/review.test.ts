@@ -506,13 +506,28 @@ describe('a reference from the statement', () => {
 
   it('is neither believed nor refused while the bank does not answer, or answers as if its database failed', async () => {
     const { id, captureId } = await capturedWithoutId()
-    bank.faults.add('chaos', { endpoint: 'captures', method: 'GET' })
+    bank.faults.add('chaos', { endpoint: 'captures', method: 'GET', times: 4 })
     expect(await enter(id, captureId)).toMatchObject({ code: 'BANK_UNAVAILABLE', retry: 'WAIT' })
     bank.faults.add('database-down', { endpoint: 'captures', method: 'GET' })
     bank.faults.add('unhealthy', { endpoint: 'health' })
     expect(await enter(id, captureId)).toMatchObject({ code: 'BANK_UNAVAILABLE', retry: 'WAIT' })
     bank.faults.add('database-down', { endpoint: 'captures', method: 'GET' })
     expect(await enter(id, captureId)).toMatchObject({ payment: { captureId } })
+  })
+
+  it('is asked for again when the bank fails at random, and every question is on record', async () => {
+    const { id, captureId } = await capturedWithoutId()
+    bank.faults.add('chaos', { endpoint: 'captures', method: 'GET', times: 3 })
+    expect(await enter(id, captureId)).toMatchObject({ payment: { captureId } })
+    const lookups = await database.sql`
+      select c.conclusion from bank_calls c join operations o on o.id = c.operation_id
+      where o.payment_id = ${id.slice(4)} and c.purpose = 'LOOKUP' order by c.id`
+    expect(lookups.map(({ conclusion }) => conclusion as string)).toEqual([
+      'noAnswer',
+      'noAnswer',
+      'noAnswer',
+      'found',
+    ])
   })
 
   it('for a payment that lacks none is refused', async () => {

@@ -53,3 +53,18 @@ export async function startGatewayProcess(env: Record<string, string>): Promise<
 
 const running = new Set<ChildProcess>()
 process.once('exit', () => running.forEach((child) => child.kill('SIGKILL')))
+
+/** Runs it until it ends by itself. */
+export async function refusedStart(
+  env: Record<string, string>,
+): Promise<{ code: number | null; said: string; printed: string }> {
+  const child = spawn(process.execPath, ['dist/main.js'], {
+    env: { PATH: process.env['PATH'], PORT: '0', SIMULATOR_PORT: '0', ...env },
+  })
+  let said = ''
+  let printed = ''
+  child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
+  child.stdout.on('data', (chunk: Buffer) => (printed += chunk.toString()))
+  const [code] = (await once(child, 'exit')) as [number | null]
+  return { code, said, printed }
+}

@@ -32,6 +32,8 @@ export async function startReceiver() {
     unverified,
     /** A status, or null to leave it to the test to call `answer`. */
     answers: (() => 204) as (received: Received) => number | null,
+    /** Sent with each answer. */
+    headers: {} as Record<string, string>,
     /** Resolves when what was received fits. */
     until: async (fits: (received: readonly Received[]) => boolean) => {
       while (!fits(received)) await new Promise<void>((resolve) => void waiters.add(resolve))
@@ -50,7 +52,8 @@ export async function startReceiver() {
 
   function receive(body: string, headers: Record<string, string>, response: ServerResponse): void {
     const answer = (status: number) => {
-      if (!response.headersSent) response.writeHead(status, { location: '/elsewhere' }).end()
+      if (!response.headersSent)
+        response.writeHead(status, { location: '/elsewhere', ...receiver.headers }).end()
     }
     let event: WebhookEvent
     try {

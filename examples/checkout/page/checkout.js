@@ -23,7 +23,7 @@ const AUTHORIZE = /* GraphQL */ `
   mutation Authorize($input: AuthorizePaymentInput!) {
     authorizePayment(input: $input) {
       ... on PaymentSuccess {
-        payment {
+        currentPayment {
           ...shown
         }
       }
@@ -63,7 +63,7 @@ const FOLLOW = /* GraphQL */ `
 
 /**
  * @typedef {{ id: string, state: string, version: number, card: { brand: string, last4: string } }} Payment
- * @typedef {{ code?: string, retry?: string, retryAfterMs?: number | null, payment: Payment | null, fields?: { path: string }[] }} Answer
+ * @typedef {{ code?: string, retry?: string, retryAfterMs?: number | null, currentPayment?: Payment, payment?: Payment | null, fields?: { path: string }[] }} Answer
  * @typedef {{ number: string, cvv: string, expiryMonth: number, expiryYear: number }} Card
  * @typedef {{ customerId: string, orderId: string, amountCents: number, gateway: string, token: string, basket: { title: string, cents: number }[] }} Checkout
  */
@@ -146,7 +146,8 @@ async function askUntilDefinite(card) {
   let mayBeDone = false
   for (let triesInVain = 0; ;) {
     const answer = await ask({ idempotencyKey, customerId, orderId, amountCents, card })
-    if (answer.payment != null) heard(answer.payment)
+    const payment = answer.currentPayment ?? answer.payment
+    if (payment != null) heard(payment)
     if (isPaid()) return null
     switch (answer.retry) {
       case 'DO_NOT_RETRY':
@@ -182,11 +183,11 @@ async function ask(input) {
     const { data, errors } = await send(AUTHORIZE, { input }).then((response) => response.json())
     if (data?.authorizePayment) return data.authorizePayment
     const { code, retryAfterMs } = errors[0].extensions
-    if (code === 'INTERNAL_SERVER_ERROR') return { payment: null }
+    if (code === 'INTERNAL_SERVER_ERROR' || code === 'DATABASE_UNAVAILABLE') return {}
     // All others refuse a request before any of it is carried out.
-    return { code: 'BANK_UNAVAILABLE', retry: 'SAME_KEY', retryAfterMs, payment: null }
+    return { code: 'BANK_UNAVAILABLE', retry: 'SAME_KEY', retryAfterMs }
   } catch {
-    return { payment: null }
+    return {}
   }
 }
 

@@ -95,7 +95,7 @@ function needsOperator(h: History, operation: Operation): boolean {
     return exchanges.some(({ sentMs }) => sentMs >= msOf(operation.createdAt) + 22 * HOUR_MS)
   }
   const count = (fault: string) => exchanges.filter((exchanged) => exchanged.fault === fault).length
-  if (count('parentOrCardFault') > 1 || count('redirect') > 0) return true
+  if (count('parentOrCardFault') > 1 || count('redirect') + count('redirect307') > 0) return true
   // One that may have been carried out and is now refused: by such a fault, or since the hold has expired.
   const isLate = exchanges.some(({ sentMs }) => sentMs > 160 * HOUR_MS)
   return operation.ambiguousAt !== null && (count('parentOrCardFault') > 0 || isLate)

@@ -66,6 +66,7 @@ const CLAIMS: Record<
 const STATUSES: Record<string, readonly PaymentState[]> = {
   'AUTHORIZATION CAPTURED': ['CAPTURED', 'REFUNDED'],
   'AUTHORIZATION VOIDED': ['VOIDED', 'EXPIRED'],
+  'AUTHORIZATION COMPLETED': ['CAPTURED', 'REFUNDED', 'VOIDED', 'EXPIRED'],
   'CAPTURE REFUNDED': ['REFUNDED'],
 }
 
@@ -89,7 +90,8 @@ function againstStray(
   if (type === 'VOID') return null
   if (type !== 'AUTHORIZATION' || status === 'CAPTURED') return 'STATE_DIFFERS'
   if (amountCents !== stray.amountCents) return 'AMOUNT_DIFFERS'
-  if (status === 'VOIDED') return null
+  // COMPLETED: voided, or captured, and then its capture has a line of its own.
+  if (status === 'VOIDED' || status === 'COMPLETED') return null
   if (stray.releasedAt === null) return 'SKIPPED'
   return stray.releasedAt.getTime() < spanTo.getTime() - MARGIN_MS ? 'STATE_DIFFERS' : null
 }

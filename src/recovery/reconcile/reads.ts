@@ -6,9 +6,20 @@ import type { Reconciliation } from './runs.ts'
 
 /** Reading the runs and what they found. */
 
-export async function reconciliationById({ sql }: Gateway, id: string): Promise<Reconciliation | null> {
-  const [run] = await answered(sql<Reconciliation[]>`select * from reconciliations where id = ${id}`)
+export async function reconciliationById(gateway: Gateway, id: string): Promise<Reconciliation | null> {
+  const [run] = await reconciliationsById(gateway, [id])
   return run ?? null
+}
+
+export async function reconciliationsById(
+  { sql }: Gateway,
+  ids: readonly string[],
+): Promise<Reconciliation[]> {
+  return await answered(sql<Reconciliation[]>`select * from reconciliations where id in ${sql([...ids])}`)
+}
+
+export async function discrepanciesById({ sql }: Gateway, ids: readonly string[]): Promise<Discrepancy[]> {
+  return await answered(sql<Discrepancy[]>`select * from discrepancies where id in ${sql([...ids])}`)
 }
 
 type Page = { first: number; after: string | null }

@@ -171,7 +171,11 @@ type Claim = {
   referenceId: string | null
 }
 
-/** Only what happened well within the statement's span can be missed in it. */
+/**
+ * Only what happened well within the statement's span can be missed in it. Where the bank did not say when it was, it
+ * happened some time between being asked for and being concluded, which can be days: all of that lies within, or it may
+ * be on another statement.
+ */
 export async function nextClaims(gateway: Gateway, run: Held): Promise<Batch | null> {
   const claims = await atHalfSpeed(gateway, () => claimsAfter(gateway, run))
   const last = claims.at(-1)
@@ -211,7 +215,8 @@ async function claimsAfter(gateway: Gateway, { id, cursor, spanFrom, spanTo }: H
     'operation_id',
     gateway.sql`
     select o.id as operation_id, o.kind, claimed.id as claimed_id, claimed.parent_id, ${receipt(gateway)} as receipt,
-      coalesce(t.bank_at, t.at) between ${new Date(from + MARGIN_MS)} and ${new Date(to - MARGIN_MS)} as is_in_span,
+      coalesce(t.bank_at, o.created_at) >= ${new Date(from + MARGIN_MS)}
+        and coalesce(t.bank_at, t.at) <= ${new Date(to - MARGIN_MS)} as is_in_span,
       l.line is not null as is_on_statement, l.reference_id
     from operations o
     join payments p on p.id = o.payment_id

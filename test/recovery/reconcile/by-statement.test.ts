@@ -387,6 +387,61 @@ describe('what the receipt says and the statement does not', () => {
   })
 })
 
+/** Concluded a day after the bank had done it, and without a word of the bank when that was. */
+async function concludedADayLater() {
+  const { client, bank, gateway, ...rest } = await scene()
+  const { id } = await authorized(client)
+  bank.faults.add('drop-after-commit', { endpoint: 'captures', probe: false })
+  bank.faults.add('bad-gateway', { endpoint: 'captures', probe: true, times: null })
+  await client.capture({ paymentId: id })
+  bank.faults.clear()
+  let laterMs = DAY_MS
+  gateway.clock = { ...gateway.clock, databaseTime: () => new Date(Date.now() + laterMs) }
+  const captured = async () =>
+    (await rest.database.sql`select from payments where state = 'CAPTURED' and capture_id is null`).length > 0
+  while (!(await captured())) {
+    laterMs += 5_000
+    await sweep(gateway)
+  }
+  return { id, bank, gateway }
+}
+const DAY_MS = 24 * 3_600_000
+
+describe('what was concluded long after it had happened, without an id', () => {
+  const others = (fromMs: number, toMs: number): Line[] =>
+    [fromMs, toMs].map((ms) => ({
+      type: 'AUTHORIZATION',
+      id: `auth_${randomUUID()}`,
+      reference_id: '',
+      amount: '100',
+      status: 'VOIDED',
+      time: new Date(Date.now() + ms).toISOString(),
+    }))
+
+  it('is not missed on the statement of the day on which it was concluded', async () => {
+    const { gateway } = await concludedADayLater()
+    const { found } = await compared(gateway, others(DAY_MS / 2, 1.5 * DAY_MS))
+    expect(found.map(({ kind }) => kind)).toEqual(['NOT_IN_RECEIPTS', 'NOT_IN_RECEIPTS'])
+  })
+
+  it('nor on that of the day on which it happened, which has it', async () => {
+    const { bank, gateway, id } = await concludedADayLater()
+    const { found } = await compared(gateway, withADayAround(await statementOf(bank)))
+    expect(found.filter(({ paymentId }) => paymentId !== null)).toMatchObject([
+      { kind: 'ID_MISSING', paymentId: id.slice(4) },
+    ])
+  })
+
+  it('and is missed on one of both days that does not have it', async () => {
+    const { bank, gateway, id } = await concludedADayLater()
+    const hold = (await statementOf(bank)).filter(({ type }) => type === 'AUTHORIZATION')
+    const { found } = await compared(gateway, [...hold, ...others(-DAY_MS, 2 * DAY_MS)])
+    expect(found.filter(({ paymentId }) => paymentId !== null)).toMatchObject([
+      { kind: 'NOT_AT_BANK', paymentId: id.slice(4), ours: { claim: 'CAPTURE' } },
+    ])
+  })
+})
+
 describe('what both have, and differently', () => {
   it.each([
     ['the amount', { amount: '5000' }, 'AMOUNT_DIFFERS'],
@@ -661,11 +716,18 @@ describe('the file', () => {
     ['an amount with decimals', line(3, '49.99'), /line 3: amount must be a whole number of cents/],
     ['an unknown status', line(4, 'SETTLED'), /line 3: status must be ACTIVE or CAPTURED or VOIDED/],
     ['a time without an offset', line(5, '2026-11-24T09:30:00'), /line 3: time must be RFC 3339/],
-    ['a field too few', good.slice(1).join(','), /no CSV that can be read \(CSV_RECORD_INCONSISTENT/],
+    ['a card as an id', line(1, '4111111111111111'), /line 3: id must be the id of AUTHORIZATION/],
+    ['a field too few', good.slice(1).join(','), /line 3 is no CSV that can be read \(CSV_RECORD_INCONS/],
+    ['a quote in the middle', line(2, '4111"'), /line 3 is no CSV that can be read \(INVALID_OPENING_QUOTE/],
     [
       'a quote that is never closed',
-      `AUTHORIZATION,"${'4111111111111111'.repeat(2_000)}`,
-      /no CSV that can be read \(CSV_MAX_RECORD_SIZE/,
+      `AUTHORIZATION,"4111\n${'a line below it\n'.repeat(5)}`,
+      /line 3 is no CSV that can be read \(CSV_QUOTE_NOT_CLOSED/,
+    ],
+    [
+      'a quote that is never closed in a long file',
+      `AUTHORIZATION,"${'4111111111111111\n'.repeat(2_000)}`,
+      /line 3 is no CSV that can be read \(CSV_MAX_RECORD_SIZE/,
     ],
   ])('is refused whole for %s, by line and column, without the value', async (_, bad, message) => {
     const refusal = await refusalOf(await written(`${COLUMNS.join(',')}\n${good.join(',')}\n${bad}\n`))

@@ -1,0 +1,54 @@
+import { createHash } from 'node:crypto'
+import type { FetchAPI } from 'graphql-yoga'
+import type { WhoAsks } from '../access/who.ts'
+import { maySeeSchema } from './audience.ts'
+import type { Page } from './beside.ts'
+import { schemaText } from './schema-text.ts'
+
+/**
+ * `GET /schema.graphql`: the schema of this very process, for whoever has a key. Generators of code read it from there;
+ * with the ETag of what they have they are told in a few bytes that it is still so.
+ */
+export function schemaPage(whoAsks: WhoAsks): Page {
+  let printed: { text: string; etag: string } | null = null
+  return async (request, { Response }) => {
+    if (!METHODS.includes(request.method))
+      return new Response('Send a GET.\n', { status: 405, headers: { ...PLAIN, allow: METHODS.join(', ') } })
+    const refusal = await refusalOf(request, whoAsks, Response)
+    if (refusal !== null) return refusal
+    printed ??= withEtag(schemaText())
+    const { text, etag } = printed
+    const headers = { ...PLAIN, etag, 'cache-control': 'private, no-cache', vary: 'authorization' }
+    if (isKnown(request.headers.get('if-none-match') ?? '', etag)) {
+      return new Response(null, { status: 304, headers })
+    }
+    return new Response(request.method === 'HEAD' ? null : text, { headers })
+  }
+}
+
+async function refusalOf(
+  request: Request,
+  whoAsks: WhoAsks,
+  Response: FetchAPI['Response'],
+): Promise<Response | null> {
+  const who = await whoAsks(request)
+  if (!('refused' in who)) {
+    return maySeeSchema(who.role) ? null : new Response(NOT_FOR_CUSTOMERS, { status: 403, headers: PLAIN })
+  }
+  const status = who.refused === 'UNAVAILABLE' ? 503 : 401
+  return new Response(`${who.message}\n`, { status, headers: { ...PLAIN, 'www-authenticate': 'Bearer' } })
+}
+
+function withEtag(text: string) {
+  return { text, etag: `"${createHash('sha256').update(text).digest('base64url')}"` }
+}
+
+/** A proxy that compressed it has made the tag a weak one. */
+function isKnown(ifNoneMatch: string, etag: string): boolean {
+  const tags = ifNoneMatch.split(',').map((tag) => tag.trim().replace(/^W\//, ''))
+  return tags.includes(etag) || tags.includes('*')
+}
+
+const METHODS = ['GET', 'HEAD']
+const PLAIN = { 'content-type': 'text/plain; charset=utf-8' }
+const NOT_FOR_CUSTOMERS = 'The schema is for API clients: send an API key, Authorization: Bearer <key>.\n'
