@@ -16,7 +16,10 @@ export type World = {
 /** What was asked and answered, for the books. */
 export type Seen = {
   requests: { key: string; kind: string; amount_cents: number }[]
-  answers: { key: string; client: string; answer: object }[]
+  /** Final ones, and when they came. */
+  answers: { key: string; client: string; answer: object; atMs: number }[]
+  /** Those that say: not yet. */
+  notYet: { code: string; atMs: number }[]
   leaks: { place: string; found: string }[]
   /** Requests sent, and those of them whose connection broke (a gateway was killed, or the client hung up). */
   sent: number
@@ -35,7 +38,7 @@ export type Request = {
 }
 
 export function nothingSeen(): Seen {
-  return { requests: [], answers: [], leaks: [], sent: 0, broken: 0, faulty: [] }
+  return { requests: [], answers: [], notYet: [], leaks: [], sent: 0, broken: 0, faulty: [] }
 }
 
 /** One request to any of the gateways; null when no answer came. Whatever came is searched for card data. */

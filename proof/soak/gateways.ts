@@ -11,6 +11,8 @@ export type Gateways = {
    * machine none would live long enough to do anything.
    */
   kill(random: () => number): boolean
+  /** One is stopped in order, and started again. */
+  restart(random: () => number): Promise<void>
   /** One stands still for as long as `wait` takes, as a machine does that is suspended; false when none is up. */
   suspend(random: () => number, wait: () => Promise<unknown>): Promise<boolean>
   /** Of those that ended though nobody had killed them: with which code. Starts that were refused do not count. */
@@ -68,6 +70,13 @@ export async function startGateways(count: number, env: Record<string, string>):
       up.delete(gateway)
       void gateway.end('SIGKILL')
       return true
+    },
+    restart: async (random) => {
+      const gateway = any(random)
+      if (gateway === null) return
+      killed.add(gateway)
+      up.delete(gateway)
+      await gateway.end('SIGTERM')
     },
     suspend: async (random, wait) => {
       const gateway = any(random)

@@ -28,7 +28,14 @@ export async function live(world: World, life: Life): Promise<() => Promise<void
   return comeBack
 
   async function comeBack(): Promise<void> {
-    for (const request of asked) await untilFinal(world, 'late', request)
+    let paymentId: string | undefined
+    for (const [number, request] of asked.entries()) {
+      // Where the receipts lost the payment, its repeated authorize has made it again, under another id.
+      const input = request.kind === 'authorize' ? request.input : { ...request.input, paymentId }
+      asked[number] = { ...request, input }
+      const answer = await untilFinal(world, 'late', { ...request, input })
+      if (request.kind === 'authorize' && answer?.code === undefined) paymentId = answer?.payment.id
+    }
     for (const { who } of others.splice(0)) join(who, asked.at(-1))
     await Promise.all(beside)
   }
@@ -129,10 +136,11 @@ const RETRY_MS = 500
 async function askOnce(world: World, who: Who, request: Request): Promise<Answered | null> {
   const answer = await ask(world, request)
   if (answer === null) return null
+  const atMs = performance.now()
   if (isFinal(answer)) {
     const kept = answer.code === undefined ? { version: answer.transition.version } : { code: answer.code }
-    world.seen.answers.push({ key: request.input.idempotencyKey, client: who, answer: kept })
-  }
+    world.seen.answers.push({ key: request.input.idempotencyKey, client: who, answer: kept, atMs })
+  } else if (answer.code !== undefined) world.seen.notYet.push({ code: answer.code, atMs })
   // With the payment in it, it is an operation on record that is unknown; without, the gateway could not look.
   if (isFinal(answer) || (answer.code === 'OUTCOME_UNKNOWN' && answer.payment !== null)) request.isRecorded()
   return answer

@@ -69,7 +69,7 @@ export async function judge(
   }
 }
 
-function exchangeOf(line: Received, seq: number) {
+export function exchangeOf(line: Received, seq: number) {
   return {
     seq,
     key: line.key,

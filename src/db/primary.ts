@@ -8,8 +8,8 @@ import { openPool } from './driver.ts'
 
 /**
  * Of several hosts, the one that takes writes. All are asked at once, each over a connection of its own, so that one that
- * is dead, frozen or a standby holds up none; the one known from before is asked first. Whatever was connected to
- * another is cut off then: nothing more goes to an old primary, and nobody waits for its answer.
+ * is dead, frozen or a standby holds up none. Whatever was connected to another is cut off then: nothing more goes to an
+ * old primary, and nobody waits for its answer.
  */
 export type Primary = {
   connect: () => Promise<Socket>
@@ -26,15 +26,17 @@ export function createPrimary(address: Address): Primary {
 
   const sockets = new Map<Socket, Host>()
   let known: Host | null = null
+  let newestTimeline = 0
   let isDoubted = false
   let looking: Promise<Host> | null = null
 
   async function find(): Promise<Host> {
     isDoubted = false
-    const found = await firstWritable(address, known)
-    known = found
-    for (const [socket, host] of sockets) if (host !== found) socket.destroy()
-    return found
+    const found = await newestWritable(address, newestTimeline)
+    newestTimeline = found.timeline
+    known = found.host
+    for (const [socket, host] of sockets) if (host !== found.host) socket.destroy()
+    return found.host
   }
   const look = () => (looking ??= find().finally(() => (looking = null)))
   const doubt = () => void (isDoubted = true)
@@ -62,28 +64,33 @@ export function createPrimary(address: Address): Primary {
   }
 }
 
-/** The one known from before gets so much of a start, and keeps its place when it answers. */
-const HEAD_START_MS = 500
+/** For how long the others are waited for when one has answered. */
+const OTHERS_MS = 500
 const ANSWER_MS = 2_000
 
-async function firstWritable(address: Address, known: Host | null): Promise<Host> {
-  const others = address.hosts.filter((host) => host !== known)
-  const ask = (host: Host) => writable(address, host)
-  if (known === null) return await anyOf(others.map(ask))
-  const first = ask(known)
-  const isFirst = await Promise.race([first.then(() => true), pause(HEAD_START_MS)]).catch(() => false)
-  return isFirst === true ? known : await anyOf([first, ...others.map(ask)])
-}
+type Writable = { host: Host; timeline: number }
 
-async function anyOf(answers: Promise<Host>[]): Promise<Host> {
+/**
+ * A promotion begins a new timeline: of two that take writes, the older is a primary that came back and does not know
+ * that another has taken its place. One that is older than what was seen before is refused though it be alone.
+ */
+async function newestWritable(address: Address, newest: number): Promise<Writable> {
+  const found: Writable[] = []
+  const answers = address.hosts.map(async (host) => {
+    const timeline = await timelineOf(address, host)
+    if (timeline < newest) throw new ConnectionFailed(READ_ONLY, NO_PRIMARY)
+    found.push({ host, timeline })
+  })
   try {
-    return await Promise.any(answers)
+    await Promise.any(answers)
   } catch (error) {
     throw mostTelling(error instanceof AggregateError ? error.errors : [error])
   }
+  await Promise.race([Promise.allSettled(answers), pause(OTHERS_MS)])
+  return found.reduce((one, other) => (other.timeline > one.timeline ? other : one))
 }
 
-async function writable(address: Address, host: Host): Promise<Host> {
+async function timelineOf(address: Address, host: Host): Promise<number> {
   const timeoutMs = Math.min(ANSWER_MS, address.connectTimeoutMs)
   const sql = openPool(address, () => dial(host, address.tls, timeoutMs), {
     max: 1,
@@ -92,16 +99,15 @@ async function writable(address: Address, host: Host): Promise<Host> {
   })
   const over = new AbortController()
   try {
-    const answer = sql.unsafe<{ isReadOnly: boolean }[]>(
-      `select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean as "isReadOnly"`,
-    )
+    const answer = sql.unsafe<{ timeline: string | null }[]>(`
+      select case when not pg_is_in_recovery() and not current_setting('transaction_read_only')::boolean
+                  then left(pg_walfile_name(pg_current_wal_lsn()), 8) end as timeline`)
     const silence = pause(timeoutMs, undefined, over).then(() => {
       throw new ConnectionFailed('CONNECT_TIMEOUT', 'no answer in time')
     })
     const [row] = await Promise.race([answer, silence])
-    if (row?.isReadOnly !== false)
-      throw new ConnectionFailed(READ_ONLY, 'no host of DATABASE_URL takes writes')
-    return host
+    if (typeof row?.timeline !== 'string') throw new ConnectionFailed(READ_ONLY, NO_PRIMARY)
+    return Number.parseInt(row.timeline, 16)
   } finally {
     over.abort()
     void sql.end({ timeout: 0 })
@@ -109,6 +115,7 @@ async function writable(address: Address, host: Host): Promise<Host> {
 }
 
 const READ_ONLY = '25006'
+const NO_PRIMARY = 'no host of DATABASE_URL takes writes'
 
 /** One that is there and refuses says more than one that is not. */
 function mostTelling(errors: unknown[]): unknown {

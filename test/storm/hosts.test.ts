@@ -116,3 +116,24 @@ it('a primary that comes back as a standby on its old place is not even read', a
   const promoted = { port: Number(standby.host.split(':')[1]) }
   expect(await withinMs(2_000, () => portOf(sql))).toEqual(promoted)
 })
+
+it('a primary that comes back as one is not written to, by who starts anew or has seen the other', async () => {
+  const { primary, standby } = await replicatedServers()
+  await primary.kill()
+  await standby.promote()
+  await primary.start()
+  const url = urlOf(primary, [primary.host, standby.host])
+  const promoted = [{ port: Number(standby.host.split(':')[1]) }]
+  const sql = pool(url)
+  for (const one of [sql, pool(url), pool(url), pool(url)]) expect(await portOf(one)).toEqual(promoted)
+  await standby.kill()
+  const answer = () =>
+    portOf(sql).then(
+      ([row]) => `port ${row?.port}`,
+      (error: unknown) => String(error),
+    )
+  await vi.waitFor(
+    async () => expect(await answer()).toBe('Error: no host of DATABASE_URL takes writes'),
+    5_000,
+  )
+})

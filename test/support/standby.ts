@@ -18,7 +18,9 @@ export type Server = {
   /** Stops all of its processes where they are; connections stay open and are made, and nothing answers. */
   freeze(): void
   thaw(): void
-  /** Starts it again on the same port, as a standby that follows nobody. */
+  /** Starts it again on the same port, as what it was. */
+  start(): Promise<void>
+  /** As a standby that follows nobody. */
   startAsStandby(): Promise<void>
   promote(): Promise<void>
 }
@@ -67,6 +69,10 @@ async function handle(folder: string, someUrl: string, isToStart: boolean): Prom
     kill: () => stopServer(cluster.data, 'SIGQUIT'),
     freeze: () => signal('SIGSTOP'),
     thaw: () => signal('SIGCONT'),
+    start: async () => {
+      await start()
+      await answering(url.href)
+    },
     startAsStandby: async () => {
       await follow(cluster.data, '')
       await start()
