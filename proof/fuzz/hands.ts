@@ -440,7 +440,7 @@ async function settle(
   world.said.push(item)
   const meddling = chance(world, 0.3) ? meddle(world, payment) : Promise.resolve()
   try {
-    const row = await session.say('settle', item).finally(() => meddling)
+    const row = await session.say('settle', item)
     if (row.operation !== null && row.payment !== null) know(world, row.operation, row.payment)
   } catch (error) {
     const { conclusion } = outcome
@@ -452,6 +452,8 @@ async function settle(
     }
     const again = { ...outcome, conclusion: { is: 'LEAVE', review }, ambiguous: true } as const
     await settle(world, session, { operation, payment, token }, again)
+  } finally {
+    await meddling
   }
 }
 
