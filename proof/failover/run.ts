@@ -5,6 +5,7 @@ import { startSimulator } from '../../src/simulator/simulator.ts'
 import type { Simulator } from '../../src/simulator/simulator.ts'
 import { privateServer } from '../../test/support/private-server.ts'
 import type { PrivateServer } from '../../test/support/private-server.ts'
+import { temporaryFolder } from '../../test/support/temporary.ts'
 import { CARDS } from '../soak/cards.ts'
 import { nothingSeen } from '../soak/clients.ts'
 import type { Seen, World } from '../soak/clients.ts'
@@ -77,6 +78,7 @@ export async function play(
   const gateways = await startGateways(GATEWAYS, {
     DATABASE_URL: receipts.databaseUrl,
     BANK_URL: bank.url,
+    DATA_FOLDER: await temporaryFolder('gateway-failover-'),
     ...SETTINGS,
   })
   const over = new AbortController()

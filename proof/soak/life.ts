@@ -28,14 +28,7 @@ export async function live(world: World, life: Life): Promise<() => Promise<void
   return comeBack
 
   async function comeBack(): Promise<void> {
-    let paymentId: string | undefined
-    for (const [number, request] of asked.entries()) {
-      // Where the receipts lost the payment, its repeated authorize has made it again, under another id.
-      const input = request.kind === 'authorize' ? request.input : { ...request.input, paymentId }
-      asked[number] = { ...request, input }
-      const answer = await untilFinal(world, 'late', { ...request, input })
-      if (request.kind === 'authorize' && answer?.code === undefined) paymentId = answer?.payment.id
-    }
+    for (const request of asked) await untilFinal(world, 'late', request)
     for (const { who } of others.splice(0)) join(who, asked.at(-1))
     await Promise.all(beside)
   }
