@@ -1,6 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { rowsOf } from '../soak/stage.ts'
-import { newServer } from './server.ts'
+import { newServer, rowsSoon } from './server.ts'
 import type { Server } from './server.ts'
 
 /** Where the receipts are kept in a scene, and how their server fails and another has them. */
@@ -123,11 +122,8 @@ const laterThan = (at: Date) => `
   union all
   select 'bank call', operation_id::text, started_at from bank_calls where started_at > '${at.toISOString()}'`
 
-async function said(server: Server, statement: string, database = 'postgres') {
-  const rows = await rowsOf(server.url(database), statement)
-  if (rows === null) throw new Error(`A Postgres server refused: ${statement}`)
-  return rows
-}
+const said = (server: Server, statement: string, database = 'postgres') =>
+  rowsSoon(server.url(database), statement)
 
 async function set(server: Server, name: string, value: string): Promise<void> {
   await said(server, `alter system set ${name} = '${value}'`)

@@ -20,6 +20,7 @@ import { judge } from './judge.ts'
 import type { Judged } from './judge.ts'
 import { LOG_OF_FAILURE } from './receipts.ts'
 import type { FailedOver, Receipts } from './receipts.ts'
+import { rowsSoon } from './server.ts'
 import { compareWithStatement } from './statement.ts'
 
 /**
@@ -223,11 +224,10 @@ const answersBefore = (seen: Seen, { struckMs }: FailedOver) =>
 async function lostAnswers(seen: Seen, failed: FailedOver, receipts: Receipts): Promise<string[]> {
   const answered = new Set(answersBefore(seen, failed).map(({ key }) => key))
   // Repeats can have come already: they count as lost all the same.
-  const rows = await rowsOf(
+  const rows = await rowsSoon(
     receipts.url(),
     `select idempotency_key as key from operations where status <> 'UNRESOLVED' and created_at < now() - interval '${Math.round(performance.now() - failed.struckMs)} ms'`,
   )
-  if (rows === null) throw new Error('The receipts do not answer after the failover.')
   const known = new Set(rows.map(({ key }) => key))
   return [...answered].filter((key) => !known.has(key))
 }
