@@ -13,6 +13,7 @@ import { startGateways } from '../soak/gateways.ts'
 import type { Gateways } from '../soak/gateways.ts'
 import { lookLate } from '../soak/late-looks.ts'
 import { live } from '../soak/life.ts'
+import type { ComeBack } from '../soak/life.ts'
 import { planLives } from '../soak/plan.ts'
 import { rowsOf, START_CENTS } from '../soak/stage.ts'
 import { seeded } from '../support/random.ts'
@@ -108,7 +109,7 @@ export async function play(
     await load.end()
 
     show('clients repeat their requests')
-    await Promise.race([load.repeat(), pause(LAST_ANSWERS_MS)])
+    await Promise.race([load.repeat(wantedOf(seen, scene)), pause(LAST_ANSWERS_MS)])
     const unresolved = await recovered(receipts)
     await lookLate(() => gateways.url(Math.random), receipts.url())
     over.abort()
@@ -183,14 +184,14 @@ async function openBank(server: PrivateServer, seed: number): Promise<Simulator>
 type Load = {
   /** No new payments are begun; resolves when those that were have had their answers. */
   end(): Promise<void>
-  /** All that was asked, by all clients, once more. */
-  repeat(): Promise<unknown>
+  /** What was asked, by all clients, once more. */
+  repeat(isWanted: (key: string) => boolean): Promise<unknown>
 }
 
 function startLoad(world: World, seed: number): Load {
   const plan = planLives(LIVES_MAX, seed)
   const places = new Semaphore(LIVES_AT_ONCE)
-  const begun: Promise<() => Promise<void>>[] = []
+  const begun: Promise<ComeBack>[] = []
   let isEnding = false
   const beginning = (async () => {
     for (const life of plan) {
@@ -207,14 +208,24 @@ function startLoad(world: World, seed: number): Load {
       await beginning
       await Promise.race([Promise.all(begun), pause(LAST_ANSWERS_MS)])
     },
-    repeat: async () =>
+    repeat: async (isWanted) =>
       await Promise.all(
         begun.map(async (life) => {
           const comeBack = await life
-          await places.runExclusive(comeBack)
+          await places.runExclusive(async () => await comeBack(isWanted))
         }),
       ),
   }
+}
+
+/**
+ * What was refused for good is not asked for again where its receipt may be lost: it could be carried out now, beside
+ * what its client has asked for since in its place.
+ */
+function wantedOf({ answers }: Seen, { loses }: Scene): (key: string) => boolean {
+  const done = new Set(answers.filter(({ answer }) => 'version' in answer).map(({ key }) => key))
+  const refused = new Set(answers.map(({ key }) => key).filter((key) => loses && !done.has(key)))
+  return (key) => !refused.has(key)
 }
 
 const answersBefore = (seen: Seen, { struckMs }: FailedOver) =>
