@@ -46,6 +46,12 @@ end $$;
 -- The bank deletes a stored answer within an hour once it is older than 24.
 create or replace function bank_memory() returns interval language sql immutable as $$ select interval '25 hours' $$;
 
+-- What was told to be committed lies before it. Beyond it a crash cuts the log off, and nothing is lost by that; unless
+-- commits do not wait for the disk.
+create or replace function committed_position() returns pg_lsn language sql as $$
+  select case current_setting('synchronous_commit') when 'off' then pg_current_wal_insert_lsn() else pg_current_wal_flush_lsn() end
+$$;
+
 -- At the start and every few seconds: how far the log has come, and since when commits are known to be lost.
 create or replace function look_at_history(known jsonb, at_time timestamptz default null)
 returns table (system_identifier text, timeline int, "position" text, lost_at timestamptz)
@@ -60,7 +66,7 @@ begin
   else
     perform is_history_lost(known, moment);
   end if;
-  return query select c.system_identifier::text, current_timeline(), pg_current_wal_insert_lsn()::text,
+  return query select c.system_identifier::text, current_timeline(), committed_position()::text,
     (select h.noticed_at from history h
      where h.reason <> 'FIRST' and moment < h.noticed_at + bank_memory() order by h.id desc limit 1)
   from pg_control_system() as c;

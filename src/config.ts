@@ -9,6 +9,7 @@ import {
   databaseUrl,
   httpUrl,
   jwtSecret,
+  latency,
   list,
   milliseconds,
   number,
@@ -62,6 +63,9 @@ export class StartRefused extends Error {}
 
 const DATA_FOLDER = '.data'
 
+/** A year: what is added to a time remains one. */
+const HOURS_MAX = 8_760
+
 const environment = z.object({
   NODE_ENV: z
     .enum(['development', 'test', 'production'], { error: 'must be development, test or production' })
@@ -98,17 +102,17 @@ const environment = z.object({
     .default(null),
   WEBHOOK_SECRET: list.pipe(z.array(webhookSecret)),
   // Daily: a bank that was reset is noticed within a day, for some ten GETs a second while nobody needs the bank.
-  RECONCILE_EVERY_HOURS: number(24, 0),
+  RECONCILE_EVERY_HOURS: number(24, 0, HOURS_MAX),
   // At most ten seconds: with the longest wait of a client it ends before orchestrators lose patience (30 s).
   SHUTDOWN_DELAY_MS: whole(5_000, 0, 10_000),
   LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   DATA_FOLDER: z.string().default(DATA_FOLDER),
   // The bank's own variables, for the simulator.
   SIMULATOR_PORT: port(8788),
-  MIN_LATENCY_MS: number(100, 0),
-  MAX_LATENCY_MS: number(2_000, 0),
+  MIN_LATENCY_MS: latency(100),
+  MAX_LATENCY_MS: latency(2_000),
   FAILURE_RATE: number(0.05, 0, 1),
-  AUTH_EXPIRY_HOURS: number(168, 1e-6),
+  AUTH_EXPIRY_HOURS: number(168, 1e-6, HOURS_MAX),
 })
 
 /** The bank's own times. A simulation scales them all down, and its waits with them. */

@@ -14,9 +14,11 @@ function within(what: string, fits: (value: number) => boolean) {
 export const number = within('a number', () => true)
 export const whole = within('a whole number', Number.isSafeInteger)
 export const positive = (fallback: number) => whole(fallback, 1)
-/** Beyond it Node's timers go off at once. */
-const TIMER_MAX_MS = 2 ** 31 - 1
-export const milliseconds = (fallback: number) => whole(fallback, 1, TIMER_MAX_MS)
+/** A day: twice of it, or two of them added, is still far from 2^31 ms, where Node's timers go off at once. */
+const DURATION_MAX_MS = 86_400_000
+export const milliseconds = (fallback: number) => whole(fallback, 1, DURATION_MAX_MS)
+/** A simulated bank's, which may have none. */
+export const latency = (fallback: number) => number(fallback, 0, DURATION_MAX_MS)
 export const port = (fallback: number) => whole(fallback, 0, 65_535)
 const url = (protocols: string[]) =>
   z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {

@@ -144,6 +144,21 @@ describe('an authorize', () => {
     expect((await authorized(client, { orderId })).state).toBe('AUTHORIZED')
   })
 
+  it('whose card the bank does not find while its database is ill is not declined', async () => {
+    const alone = startTestGateway({ databaseUrl: database.url, bankUrl: bank.url })
+    await authorized(alone.client)
+    const unreadable = async (table: string, text: string) => {
+      await bank.sql`alter table ${bank.sql(table)} rename to ${bank.sql(text)}`
+    }
+    await unreadable('accounts', 'accounts_away')
+    await unreadable('transactions', 'transactions_away')
+    const input = { orderId: randomUUID(), idempotencyKey: randomUUID() }
+    const told = await alone.client.authorize(input)
+    await unreadable('accounts_away', 'accounts')
+    await unreadable('transactions_away', 'transactions')
+    expect(told).toMatchObject({ code: 'BANK_UNAVAILABLE', retry: 'NEW_KEY', payment: { state: 'FAILED' } })
+  })
+
   it.each<FaultKind>(['other-amount', 'other-currency'])(
     'that is answered with something else (%s) is looked at by a person and never becomes a state',
     async (what) => {

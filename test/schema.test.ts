@@ -9,6 +9,7 @@ import {
   isIntrospectionType,
   isNonNullType,
   isObjectType,
+  isScalarType,
   isSpecifiedScalarType,
   isUnionType,
   parse,
@@ -60,9 +61,13 @@ it('everything in it is described', () => {
   const look = (name: string, { description }: { description?: string | null | undefined }) => {
     if (description === null || description === undefined || description === '') silent.push(name)
   }
+  look('schema', schema)
   for (const type of Object.values(schema.getTypeMap())) {
     if (isIntrospectionType(type) || isSpecifiedScalarType(type)) continue
     look(type.name, type)
+    // A URL that says what its values are.
+    if (isScalarType(type))
+      expect([type.name, URL.canParse(type.specifiedByURL ?? '')]).toEqual([type.name, true])
     if (isEnumType(type)) for (const value of type.getValues()) look(`${type.name}.${value.name}`, value)
     if (isInputObjectType(type)) {
       for (const field of Object.values(type.getFields())) look(`${type.name}.${field.name}`, field)

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { expect, it } from 'vitest'
 import { readConfig } from '../src/config.ts'
 
@@ -8,8 +9,8 @@ const PRODUCTION = { NODE_ENV: 'production', DATABASE_URL: 'postgres://db/x', BA
 it.each([
   [{ PORT: 'abc' }, 'PORT: must be a whole number, 0 to 65535'],
   [{ PORT: '1.5' }, 'PORT: must be a whole number, 0 to 65535'],
-  // Node's timers go off at once beyond it.
-  [{ SWEEP_EVERY_MS: '10000000000' }, 'SWEEP_EVERY_MS: must be a whole number, 1 to 2147483647'],
+  [{ SWEEP_EVERY_MS: '10000000000' }, 'SWEEP_EVERY_MS: must be a whole number, 1 to 86400000'],
+  [{ DATABASE_URL: 'postgres://db/x?connect_timeout=99999999' }, 'connect_timeout must be 32767 at most'],
   [{ BANK_QUEUE_MAX: '-1' }, 'BANK_QUEUE_MAX: must be a whole number, 0 or more'],
   [{ FAILURE_RATE: '2' }, 'FAILURE_RATE: must be a number, 0 to 1'],
   [{ BANK_URL: 'http://shop:secret@bank' }, 'BANK_URL: must be without a user and a password'],
@@ -53,4 +54,29 @@ it('the defaults are good for production', () => {
 
 it('an empty one is an unset one', () => {
   expect(readConfig({ PORT: '', NODE_ENV: '' })).toMatchObject({ port: 4_000, production: false })
+})
+
+/** Whose value is put into a timer, with what is added to it there. */
+const DURATIONS = [...(await readFile('src/config.ts', 'utf8')).matchAll(/^ {2}([A-Z_]+_(MS|HOURS)):/gm)].map(
+  ([, name = '']) => name,
+)
+
+it.each(DURATIONS)('%s has an upper bound at which no timer goes off at once', (name) => {
+  const TIMER_MAX_MS = 2 ** 31 - 1
+  const refused = (value: string) => {
+    try {
+      readConfig({ [name]: value })
+      return ''
+    } catch (error) {
+      return error instanceof Error ? error.message : ''
+    }
+  }
+  for (const value of [String(TIMER_MAX_MS), '1e300', 'Infinity']) {
+    const [, max = ''] = / to (\d+)$/.exec(refused(value)) ?? []
+    expect([value, Number(max)]).toEqual([
+      value,
+      expect.toSatisfy((bound) => bound > 0 && bound * 3 < TIMER_MAX_MS),
+    ])
+    expect(refused(max)).toBe('')
+  }
 })

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -86,4 +87,22 @@ it('the README lists every setting, with its default, and no other', async () =>
 it('TRADEOFFS.md keeps within 1,000 words', async () => {
   const text = await readFile(join(root, 'TRADEOFFS.md'), 'utf8')
   expect(text.split(/\s+/).filter((word) => word !== '').length).toBeLessThanOrEqual(1_000)
+})
+
+it('functions that are not those of a release are of a version that comes after it', async () => {
+  const names = (await readdir(join(root, 'sql'))).filter((name) => /^\D.*\.sql$/.test(name)).toSorted()
+  const hash = createHash('sha256')
+  for (const name of names) hash.update(`${name}\n`).update(await readFile(join(root, 'sql', name)))
+  const functions = hash.digest('hex').slice(0, 12)
+  const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string }
+  const changelog = await readFile(join(root, 'CHANGELOG.md'), 'utf8')
+  const releases = [...changelog.matchAll(/^## \[(\d+\.\d+\.\d+)\].*\n+Commit \w+, functions (\w{12})\.$/gm)]
+  expect(releases.length).toBeGreaterThan(0)
+  const newest = [version, ...releases.map(([, release = '']) => release)].toSorted((a, b) =>
+    a.localeCompare(b, 'en', { numeric: true }),
+  )
+  expect(newest.at(-1)).toBe(version)
+  const [, , released = functions] = releases.find(([, release]) => release === version) ?? []
+  // Else: raise the version in package.json. A process knows by it whether its functions are the later ones (migrate.ts).
+  expect(functions).toBe(released)
 })

@@ -111,9 +111,7 @@ async function setTrap(
     )
     const letGo = async () => {
       // The bank has seen the connection go: a key that was not stored by then never is.
-      await bank.until((received) =>
-        received.some((line) => line.key === key && !line.probe && line.over),
-      )
+      await bank.until((received) => received.some((line) => line.key === key && !line.probe && line.over))
       gate?.open()
     }
     return { arrived, letGo }

@@ -54,8 +54,8 @@ export function readAddress(url: string): Address {
 const FORM = /^postgres(?:ql)?:\/\/(?:([^@/]*(?:@[^@/?]*)*)@)?([^@/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s
 const CONNECT_TIMEOUT_S = 5
 const KEEP_ALIVE_S = 60
-/** Timers end there. */
-const SECONDS_MAX = 2_147_483
+/** Kernels take no more for an idle connection, and Node's timers not much more. */
+const SECONDS_MAX = 32_767
 
 const seconds = z.coerce
   .number({ error: 'must be a number of seconds' })

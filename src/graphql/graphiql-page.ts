@@ -56,7 +56,7 @@ const MINDFUL = `<script>
     let authorized = PLACE
     const remember = ({ data }) => {
       for (const answer of Object.values(data ?? {}))
-        if (answer?.__typename === 'AuthorizePaymentSuccess') authorized = answer.payment?.id ?? authorized
+        if (answer?.__typename === 'AuthorizePaymentSuccess') authorized = (answer.currentPayment ?? answer.payment)?.id ?? authorized
     }
     globalThis.fetch = async (to, init) => {
       const { body } = init ?? {}

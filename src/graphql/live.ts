@@ -18,7 +18,7 @@ builder.subscriptionType({
 
 const PaymentUpdatedBy = builder.inputType('PaymentUpdatedBy', {
   isOneOf: true,
-  description: 'Which payments to follow: exactly one of these.',
+  description: 'Which payments to follow: exactly one of these. Null counts as left out.',
   fields: (t) => ({
     paymentId: t.id({ required: false, description: 'This payment, `pay_...`.' }),
     orderId: t.string({

@@ -30,7 +30,7 @@ builder.queryType({ description: 'Reads of the receipts. None of them asks anyth
 
 const PaymentBy = builder.inputType('PaymentBy', {
   isOneOf: true,
-  description: 'What is known of the payment: exactly one of these.',
+  description: 'What is known of the payment: exactly one of these. Null counts as left out.',
   fields: (t) => ({
     id: t.id({ required: false, description: "The payment's own id, `pay_...`." }),
     idempotencyKey: t.string({

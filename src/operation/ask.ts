@@ -9,7 +9,8 @@ import { BANK_REQUESTS } from './kinds.ts'
 
 /**
  * One exchange with the bank under a claim. Nothing cuts it short but its own timeout: giving up early is how money
- * moves without anyone knowing. `confirm`: a definite "no" is only believed from a healthy bank.
+ * moves without anyone knowing. `confirm`: a definite "no" is only believed from a healthy bank, and that a card is not
+ * known only from one that knows a hold that it has told us: a fault of its database denies both, and is healthy.
  */
 export async function ask(
   gateway: Gateway,
@@ -27,6 +28,12 @@ export async function ask(
 
   const { healthy, calls } = await bank.healthy()
   if (!healthy) return unsent('the bank is not healthy', calls)
+  const { knownHold } = gateway.inFlight
+  if (operation.kind === 'AUTHORIZE' && knownHold !== null) {
+    const looked = await bank.look('authorizations', knownHold)
+    calls.push(...looked.calls)
+    if (looked.found.is !== 'found') return unsent('the bank does not know what it has told us', calls)
+  }
   // Asking took a while, and the claim may be about to pass to another process.
   if (isStale(gateway, claim)) return unsent('the claim is too old', calls)
   const sent = await bank.send(key, request)

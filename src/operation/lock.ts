@@ -30,6 +30,8 @@ export type InFlight = {
   waiters: Set<() => void>
   /** How far this process knows the receipts to have come, and since when it knows that commits were lost. */
   history: { seen: SeenHistory | null; lostAt: Date | null }
+  /** An authorization that the bank has told this process: as long as it knows that one, its database is well. */
+  knownHold: string | null
   /** Set once at shutdown: what is at the bank is settled, nothing more is sent. */
   draining: boolean
 }
@@ -52,6 +54,7 @@ export function createInFlight(): InFlight {
     },
     waiters: new Set(),
     history: { seen: null, lostAt: null },
+    knownHold: null,
     draining: false,
   }
 }

@@ -152,6 +152,8 @@ async function converge(
       if ('lost' in fresh) return resultOf(fresh.lost, false)
       claim = fresh.claim
       const { answer, calls } = await ask(gateway, claim, exchange, card)
+      if (answer.is === 'done' && claim.operation.kind === 'AUTHORIZE')
+        inFlight.knownHold = answer.fact.bankId
       // What was carried out otherwise than asked was carried out, whatever the bank says when it is asked again.
       const ambiguous = answer.is === 'mismatch' || (exchange.do === 'SEND' && answer.is === 'ambiguous')
       const weighed = weigh(evidence, stateOf(claim, inFlight.draining), exchange.do, answer)

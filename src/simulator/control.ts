@@ -48,6 +48,9 @@ const CONTROLS: Record<string, (bank: Bank, body: string) => Reply | Promise<Rep
   'GET /simulator/statement.csv': async ({ sql }) => ({ type: 'text/csv', body: await statement(sql) }),
 }
 
+/** Timers go off at once beyond 2^31 ms. */
+const latencyMs = z.number().min(0).max(86_400_000)
+
 /** What is misspelt is refused: a fault that fits everything instead would be a riddle. */
 const FAULT = z.strictObject({
   what: z.enum(FAULT_KINDS),
@@ -57,14 +60,14 @@ const FAULT = z.strictObject({
   probe: z.boolean().exactOptional(),
   times: z.int().positive().nullable().exactOptional(),
   probability: z.number().min(0).max(1).exactOptional(),
-  delayMs: z.number().min(0).exactOptional(),
+  delayMs: latencyMs.exactOptional(),
 })
 const SETTINGS = z.strictObject({
-  minLatencyMs: z.number().min(0).exactOptional(),
-  maxLatencyMs: z.number().min(0).exactOptional(),
+  minLatencyMs: latencyMs.exactOptional(),
+  maxLatencyMs: latencyMs.exactOptional(),
   failureRate: z.number().min(0).max(1).exactOptional(),
-  authExpiryHours: z.number().positive().exactOptional(),
-  writeLimitMs: z.number().positive().exactOptional(),
+  authExpiryHours: z.number().positive().max(8_760).exactOptional(),
+  writeLimitMs: z.number().positive().max(86_400_000).exactOptional(),
 })
 
 function read<Schema extends z.ZodType>(schema: Schema, body: string): z.output<Schema> {

@@ -47,7 +47,7 @@ function following(url: string, paymentId: string) {
   }
 }
 
-describe('a subscription of graphql-sse', () => {
+describe('a subscription of graphql-sse', { timeout: 120_000 }, () => {
   it.each(['SIGTERM', 'SIGKILL'] as const)('goes on after a restart by %s', async (signal) => {
     const env = {
       DATABASE_URL: database.url,
@@ -66,17 +66,7 @@ describe('a subscription of graphql-sse', () => {
   })
 
   it('goes on after an update that could not be told', async () => {
-    const { gateway, client } = startTestGateway(where)
-    const sql = connect(database.url, { connectionsMax: 1, statementTimeoutMs: 5_000 })
-    const live = await startLive(gateway, sql)
-    const http = httpServer(createServer(gateway, serving())).listen(0, '127.0.0.1')
-    await once(http, 'listening')
-    whenFileEnds(async () => {
-      await live.stop()
-      http.closeAllConnections()
-      http.close()
-      await sql.end({ timeout: 1 })
-    })
+    const { gateway, client, url } = await listening()
     const { id } = await authorized(client)
     let isAway = false
     const { sql: receipts } = gateway
@@ -87,8 +77,7 @@ describe('a subscription of graphql-sse', () => {
           : receipts(...args),
       receipts,
     ) as typeof receipts
-    const { port } = http.address() as AddressInfo
-    const stream = following(`http://127.0.0.1:${port}/graphql`, id)
+    const stream = following(url, id)
     await stream.until('AUTHORIZED')
     isAway = true
     await client.void({ paymentId: id })
@@ -98,8 +87,25 @@ describe('a subscription of graphql-sse', () => {
   })
 
   it('is over when it is refused', async () => {
-    const gateway = await spawnGateway({ DATABASE_URL: database.url, BANK_URL: bank.url })
-    const stream = following(`${gateway.url}/graphql`, 'no id')
+    const { url } = await listening()
+    const stream = following(url, 'no id')
     expect([await stream.next(), await stream.next()]).toEqual([{ code: 'INVALID_INPUT' }, 'complete'])
   })
 })
+
+/** A gateway in this process, on a port. */
+async function listening() {
+  const started = startTestGateway(where)
+  const sql = connect(database.url, { connectionsMax: 1, statementTimeoutMs: 5_000 })
+  const live = await startLive(started.gateway, sql)
+  const http = httpServer(createServer(started.gateway, serving())).listen(0, '127.0.0.1')
+  await once(http, 'listening')
+  whenFileEnds(async () => {
+    await live.stop()
+    http.closeAllConnections()
+    http.close()
+    await sql.end({ timeout: 1 })
+  })
+  const { port } = http.address() as AddressInfo
+  return { ...started, url: `http://127.0.0.1:${port}/graphql` }
+}

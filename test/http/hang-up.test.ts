@@ -1,12 +1,13 @@
 import { spawn, spawnSync } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { expect, it } from 'vitest'
+import { expect, it, vi } from 'vitest'
 import { startTestBank } from '../support/bank.ts'
 import { testDatabase } from '../support/database.ts'
 import { whenFileEnds } from '../support/leaving.ts'
 
 /** A terminal that is closed, with a gateway in it or left behind by it. */
 
+vi.setConfig({ testTimeout: 120_000 })
 const [database, bank] = await Promise.all([testDatabase(), startTestBank()])
 const env = { PATH: process.env['PATH'], PORT: '0', DATABASE_URL: database.url, BANK_URL: bank.url }
 

@@ -117,11 +117,11 @@ async function run([command, args]: [string, string[]], port: number): Promise<v
       socket.destroy()
       return isOpen
     },
-    { timeout: 10_000 },
+    { timeout: 60_000 },
   )
 }
 
-describe.each(PROXIES)('behind $name', { timeout: 120_000 }, (proxy) => {
+describe.each(PROXIES)('behind $name', { timeout: 240_000 }, (proxy) => {
   it.skipIf(!proxy.isThere)(
     'two gateways are restarted in turn, and no request fails and no stream is over',
     async () => {
@@ -140,7 +140,7 @@ describe.each(PROXIES)('behind $name', { timeout: 120_000 }, (proxy) => {
         })
       const gateways = await Promise.all(ports.map(start))
       const { client, url, send } = await startProxy(proxy, ports)
-      const { id } = await vi.waitUntil(() => authorized(client).catch(() => null), { timeout: 10_000 })
+      const { id } = await vi.waitUntil(() => authorized(client).catch(() => null), { timeout: 60_000 })
       const following = createClient({
         url: `${url}/graphql`,
         fetchFn: send,
@@ -153,7 +153,7 @@ describe.each(PROXIES)('behind $name', { timeout: 120_000 }, (proxy) => {
       })
       const state = async () => (await updates.next()).value?.data?.paymentUpdated.state
       // Now, and not when the proxy has filled a buffer.
-      expect(await Promise.race([state(), pause(5_000, 'nothing')])).toBe('AUTHORIZED')
+      expect(await Promise.race([state(), pause(20_000, 'nothing')])).toBe('AUTHORIZED')
 
       const orders = startOrders(client, 4)
       for (const [at, port] of ports.entries()) {
@@ -161,8 +161,6 @@ describe.each(PROXIES)('behind $name', { timeout: 120_000 }, (proxy) => {
         expect(await gateways[at]?.end('SIGTERM')).toBe(0)
         await start(port)
         await orders.until(orders.count() + 4)
-        // It is asked for again, if it does not fail again at once.
-        await vi.waitUntil(async () => (await fetch(`http://127.0.0.1:${port}/health/ready`)).ok)
       }
       // `startOrders` throws when an answer is none of the API's.
       await expectBookedOnce(bank, await orders.finish())
@@ -201,7 +199,7 @@ describe.each(PROXIES)('behind $name', { timeout: 120_000 }, (proxy) => {
   )
 })
 
-describe('behind an nginx that was told nothing', () => {
+describe('behind an nginx that was told nothing', { timeout: 120_000 }, () => {
   const [, nginx] = PROXIES
   it.skipIf(nginx?.isThere !== true)('a live stream comes as it is sent', async () => {
     const [database, bank, port] = await Promise.all([testDatabase(), startTestBank(), freePort()])
@@ -216,9 +214,12 @@ describe('behind an nginx that was told nothing', () => {
     )
     await run(['nginx', ['-c', file, '-e', 'stderr', '-g', 'daemon off;']], port)
     const document = `subscription { paymentUpdated(by: { paymentId: "${id}" }) { state } }`
-    const stream = await subscribe<object>(`http://127.0.0.1:${port}/graphql`, document)
-    onTestFinished(() => stream.close())
-    const told = await Promise.race([stream.next(), pause(5_000, 'nothing')])
+    const first = async () => {
+      const stream = await subscribe<object>(`http://127.0.0.1:${port}/graphql`, document)
+      onTestFinished(() => stream.close())
+      return await stream.next()
+    }
+    const told = await Promise.race([first(), pause(20_000, 'nothing')])
     expect(told).toEqual({ data: { paymentUpdated: { state: 'AUTHORIZED' } } })
   })
 })

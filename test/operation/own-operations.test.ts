@@ -125,6 +125,11 @@ describe('the gateway', () => {
     expect(await capture).toMatchObject({ code: 'OUTCOME_UNKNOWN', payment: { state: 'AUTHORIZED' } })
     const [flagged] = await database.sql`select review_reason from payments where id = ${second.id.slice(4)}`
     expect(flagged?.['reviewReason']).toContain('another payment has')
+    // The bank has done something under its key: a later attempt that fails does not say that nothing was captured.
+    const operations = await database.sql`
+      select status from operations
+      where payment_id = ${second.id.slice(4)} and kind = 'CAPTURE' and ambiguous_at = sent_at and leased_until is null`
+    expect(operations).toEqual([{ status: 'UNRESOLVED' }])
   })
 })
 

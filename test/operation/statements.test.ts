@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { ISql } from 'postgres'
+import type { ISql, TransactionSql } from 'postgres'
 import { describe, expect, it } from 'vitest'
 import { timeOrderedId } from '../../src/payment/ids.ts'
 import { MOVES, OPERATION_KINDS, PAYMENT_STATES } from '../../src/payment/payment.ts'
@@ -609,6 +609,165 @@ describe('settle', () => {
       (await one('claim_again', [again(capture, { afterToken: null })], new Date('2030-01-01'))).answer,
     ).toBe('TAKEN')
   })
+})
+
+describe('who waits for whom', () => {
+  /** What `statement` answers once `holder` has committed, of which it must not see half. */
+  const answerAfter = async <T>(
+    holder: (session: TransactionSql) => PromiseLike<unknown>,
+    statement: () => Promise<T>,
+  ): Promise<T> => {
+    const { answer } = await driver.begin(async (session) => {
+      await holder(session)
+      const answer = statement()
+      const isOver = answer.then(
+        () => true,
+        () => true,
+      )
+      const waits = async () => {
+        const locks = await sql`
+          select from pg_locks l where l.locktype = 'advisory' and not l.granted
+            and l.database = (select oid from pg_database where datname = current_database())`
+        return locks.length > 0
+      }
+      while (!(await waits())) {
+        if (await Promise.race([isOver, new Promise((resolve) => setImmediate(resolve, false))]))
+          throw new Error('it did not wait')
+      }
+      return { answer }
+    })
+    return await answer
+  }
+  const holding = (lock: string) => (session: TransactionSql) =>
+    session`select pg_advisory_xact_lock(hashtextextended(${lock}, 0))`
+  const line = () => ({ id: timeOrderedId(), action: 'CLOSE_REVIEW', actor: 'ops', reason: 'r', detail: {} })
+
+  it('a claim waits for its key, its order and its payment', async () => {
+    const authorize = authorizeItem()
+    const key = `key:ficmart:${String(authorize['idempotencyKey'])}`
+    for (const lock of [key, `order:${authorize.orderId}`])
+      expect(await answerAfter(holding(lock), () => one('claim', [authorize]))).toMatchObject({
+        answer: 'CLAIMED',
+      })
+    const capture = followUp('CAPTURE', await authorizedPayment())
+    const locks = [`key:ficmart:${String(capture['idempotencyKey'])}`, `payment:${capture.paymentId}`]
+    for (const lock of locks)
+      expect(await answerAfter(holding(lock), () => one('claim', [capture]))).toMatchObject({
+        answer: 'CLAIMED',
+      })
+  })
+  it.each(['claim_again', 'settle'] as const)('%s waits for its payment, and for its order', async (name) => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    for (const lock of [`payment:${item.paymentId}`, `order:${item.orderId}`]) {
+      const statement = name === 'settle' ? outcome(item, { is: 'LEAVE' }) : again(item)
+      const answer = await answerAfter(holding(lock), () => one(name, [statement]))
+      expect(answer.operation).toMatchObject({ id: item.operationId, status: 'UNRESOLVED' })
+    }
+  })
+  it.each([
+    ['close_review', true],
+    ['close_as_lost', timeOrderedId()],
+  ])('%s waits for its payment', async (name, more) => {
+    const paymentId = await authorizedPayment()
+    const close = async () =>
+      await sql`select ${sql(name)}(${paymentId}::uuid, ${sql.json(line())}, ${more}) as answer`
+    expect(await answerAfter(holding(`payment:${paymentId}`), close)).toHaveLength(1)
+  })
+  it('a capture that meets a void just being settled is refused', async () => {
+    const paymentId = await authorizedPayment()
+    const release = followUp('VOID', paymentId)
+    await one('claim', [release])
+    const settled = (session: TransactionSql) =>
+      session`select from settle(${session.json([outcome(release, fact(`void_${randomUUID()}`))] as never)})`
+    expect(await answerAfter(settled, () => one('claim', [followUp('CAPTURE', paymentId)]))).toMatchObject({
+      answer: 'RESOLVED',
+      operation: { code: 'INVALID_TRANSITION' },
+    })
+  })
+  it('nobody works on what an operator gives up at the moment', async () => {
+    const paymentId = await authorizedPayment()
+    const lost = (session: TransactionSql) =>
+      session`select close_as_lost(${paymentId}::uuid, ${session.json(line())}, ${timeOrderedId()}::uuid)`
+    expect(await answerAfter(lost, () => one('claim', [followUp('CAPTURE', paymentId)]))).toMatchObject({
+      answer: 'RESOLVED',
+      operation: { code: 'AUTHORIZATION_EXPIRED' },
+    })
+  })
+})
+
+describe('whether an attempt may have been carried out', () => {
+  const start = new Date('2026-11-23T10:00:00Z')
+  const later = new Date(start.getTime() + 4 * LEASE_MS)
+  const captureAt = async (at: Date) => {
+    const capture = followUp('CAPTURE', await authorizedPayment())
+    await one('claim', [capture], at)
+    return capture
+  }
+  const takenOver = async (item: Claimed) => {
+    const { operation, quiet } = await one('claim_again', [again(item, { afterToken: null })], later)
+    return { ambiguousAt: Object(operation).ambiguous_at as string | null, quiet }
+  }
+  it('is not known of a send whose claim is taken over', async () => {
+    expect(await takenOver(await captureAt(start))).toEqual({ ambiguousAt: expect.any(String), quiet: true })
+  })
+  it('is known of one that was left, for whatever it was claimed', async () => {
+    const [sent, probed] = [await captureAt(start), await captureAt(start)]
+    await one('settle', [outcome(sent, { is: 'LEAVE' })], start)
+    expect(await takenOver(sent)).toMatchObject({ ambiguousAt: null })
+    const probe = again(probed)
+    await one('claim_again', [probe], start)
+    expect(await takenOver(probed)).toMatchObject({ ambiguousAt: null })
+  })
+  it('is said by who leaves it, or claims again, and is never unsaid', async () => {
+    const [left, next] = [await captureAt(start), await captureAt(start)]
+    await one('settle', [{ ...outcome(left, { is: 'LEAVE' }), ambiguous: true }], start)
+    await one('settle', [outcome(left, { is: 'LEAVE' })], start)
+    const probe = again(next, { ambiguous: true })
+    await one('claim_again', [probe], start)
+    await one('settle', [outcome({ ...probe, move: next['move'] }, { is: 'LEAVE' })], start)
+    for (const item of [left, next])
+      expect((await takenOver(item)).ambiguousAt).toContain('2026-11-23T10:00:00')
+  })
+  it('is not quiet before no send can be at work', async () => {
+    const capture = await captureAt(start)
+    const send = again(capture, { purpose: 'SEND', ambiguous: true })
+    const soon = new Date(start.getTime() + LEASE_MS - 1)
+    expect(await one('claim_again', [send], soon)).toMatchObject({ quiet: false })
+    const leave = { ...outcome({ ...send, move: capture['move'] }, { is: 'LEAVE' }), ambiguous: true }
+    const { operation } = await one('settle', [leave], soon)
+    expect(Date.parse(operation.leased_until ?? '')).toBe(soon.getTime() + LEASE_MS)
+  })
+})
+
+it('a second authorization that is told to an authorized payment is a stray one, and its release leaves the payment', async () => {
+  const item = authorizeItem()
+  await one('claim', [item])
+  await one('settle', [outcome(item, fact('auth_two_1'))])
+  for (let repeat = 0; repeat < 2; repeat += 1) {
+    expect(await one('settle', [outcome(item, fact('auth_two_2'))])).toMatchObject({
+      answer: 'STRAY',
+      operation: { status: 'SUCCEEDED' },
+      payment: { state: 'AUTHORIZED', authorization_id: 'auth_two_1' },
+    })
+  }
+  expect(
+    await sql`
+    select authorization_id, role from authorizations where payment_id = ${item.paymentId} order by 1`,
+  ).toEqual([
+    { authorizationId: 'auth_two_1', role: 'WANTED' },
+    { authorizationId: 'auth_two_2', role: 'STRAY' },
+  ])
+  const input = { paymentId: item.paymentId, authorizationId: 'auth_two_2' }
+  const release = { ...followUp('VOID', item.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
+  await one('claim', [release])
+  expect(await one('settle', [outcome(release, fact('void_two_2'))])).toMatchObject({
+    operation: { status: 'SUCCEEDED' },
+    payment: { state: 'AUTHORIZED', authorization_id: 'auth_two_1', void_id: null },
+  })
+  expect(
+    await sql`select from stray_holds where authorization_id = 'auth_two_2' and released_at is null`,
+  ).toHaveLength(0)
 })
 
 describe('the transition table', () => {

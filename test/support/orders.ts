@@ -1,3 +1,4 @@
+import { BANK_KEY_SQL } from '../../proof/support/bank-key.ts'
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Sql } from 'postgres'
@@ -80,8 +81,9 @@ export async function expectBookedOnce(bank: TestBank, placed: readonly Placed[]
 export async function unclaimed(bank: TestBank, receipts: Sql<{ bigint: number }> | Sql): Promise<string[]> {
   const keys = new Set(bank.received.filter(({ method }) => method === 'POST').map(({ key }) => key))
   expect(keys.size).toBeGreaterThan(0)
-  const rows = await (receipts as Sql)<{ key: string }[]>`
-    select 'op_' || id as key from operations where attempt > 0`
+  const rows = await (receipts as Sql).unsafe<{ key: string }[]>(
+    `select ${BANK_KEY_SQL} as key from operations o join payments p on p.id = o.payment_id where o.attempt > 0`,
+  )
   const claimed = new Set(rows.map(({ key }) => key))
   return [...keys].filter((key) => !claimed.has(key))
 }
