@@ -116,7 +116,8 @@ export async function openPatroni(strike: Strike, path: 'HAProxy' | 'hosts'): Pr
           nodes.filter((node) => node !== old),
           FAILOVER_TIMEOUT_MS,
         )
-        return { struckMs, promotedMs: performance.now() }
+        const promotedMs = performance.now()
+        return { struckMs, promotedMs, takenOverMs: promotedMs }
       },
       bringBack: async () => {
         if (strike === 'killed') old.start()

@@ -20,8 +20,11 @@ export type Receipts = {
   end(): Promise<void>
 }
 
-/** On the monotonic clock: when the server was struck, and when another was told to take its place. */
-export type FailedOver = { struckMs: number; promotedMs: number }
+/**
+ * On the monotonic clock: when the server was struck, when another was told to take its place, and when it had. Answers
+ * before that are to what was settled before.
+ */
+export type FailedOver = { struckMs: number; promotedMs: number; takenOverMs: number }
 
 /** What was logged, when a scene does not come to its end. */
 export const LOG_OF_FAILURE = 'build/failover-broke-off.log'
@@ -65,7 +68,7 @@ export async function openPair({
       const promotedMs = performance.now()
       await said(standby, 'select pg_promote()')
       current = standby
-      return { struckMs, promotedMs }
+      return { struckMs, promotedMs, takenOverMs: performance.now() }
     },
     bringBack: async () => {
       // Nobody has told it that it is no longer the primary.
@@ -105,7 +108,8 @@ export async function openWithBackup({ durable }: { durable: boolean }): Promise
       const struckMs = performance.now()
       await server.kill()
       await backup?.start()
-      return { struckMs, promotedMs: performance.now() }
+      const promotedMs = performance.now()
+      return { struckMs, promotedMs, takenOverMs: promotedMs }
     },
     bringBack: async () => {},
     writtenToOld: async () => [],

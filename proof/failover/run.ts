@@ -243,8 +243,8 @@ async function lostAnswers(seen: Seen, failed: FailedOver, receipts: Receipts): 
   return [...answered].filter((key) => !known.has(key))
 }
 
-function timesOf(seen: Seen, { struckMs, promotedMs }: FailedOver) {
-  const first = seen.answers.find(({ answer, atMs }) => 'version' in answer && atMs >= promotedMs)
+function timesOf(seen: Seen, { struckMs, promotedMs, takenOverMs }: FailedOver) {
+  const first = seen.answers.find(({ answer, atMs }) => 'version' in answer && atMs >= takenOverMs)
   const servedMs = first?.atMs ?? Infinity
   const meanwhile = new Map<string, number>()
   for (const { code } of seen.notYet.filter(({ atMs }) => atMs >= struckMs && atMs < servedMs))
