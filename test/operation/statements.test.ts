@@ -575,6 +575,54 @@ describe('settle', () => {
       { detail: { bankId: 'void_stray_5', reviewReason: 'odd' } },
     ])
   })
+  it('ends a review by what refutes it, and not by the release of a hold that nobody wants', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    await one('settle', [outcome(item, fact(`auth_${randomUUID()}`))])
+    const stray = `auth_${randomUUID()}`
+    await one('settle', [outcome(item, fact(stray))])
+    const capture = followUp('CAPTURE', item.paymentId)
+    await one('claim', [capture])
+    const review = { reason: 'The bank does not know the id that it gave us', evidence: {} }
+    await one('settle', [outcome(capture, { ...failed, to: null, review })])
+    const input = { paymentId: item.paymentId, authorizationId: stray }
+    const releaseOnce = async (conclusion: Item) => {
+      const release = { ...followUp('VOID', item.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
+      await one('claim', [release])
+      return await one('settle', [outcome(release, conclusion)])
+    }
+    const misused = { ...review, reason: 'The bank refused our request itself' }
+    await releaseOnce({ ...failed, to: null, review: misused })
+    expect(await releaseOnce(fact(`void_${randomUUID()}`))).toMatchObject({
+      operation: { status: 'SUCCEEDED' },
+      payment: { review_reason: review.reason },
+    })
+    await sql`update payments set review_evidence = jsonb_build_array(review_evidence -> 0) where id = ${item.paymentId}`
+    const next = followUp('CAPTURE', item.paymentId)
+    await one('claim', [next])
+    expect(await one('settle', [outcome(next, fact(`cap_${randomUUID()}`))])).toMatchObject({
+      payment: { state: 'CAPTURED', review_reason: null },
+    })
+  })
+  it('gives up a hold that the bank has lost, and leaves who waits for a word in review', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    await one('settle', [outcome(item, fact(`auth_${randomUUID()}`))])
+    const stray = `auth_${randomUUID()}`
+    await one('settle', [outcome(item, fact(stray))])
+    const input = { paymentId: item.paymentId, authorizationId: stray }
+    const release = { ...followUp('VOID', item.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
+    await one('claim', [release])
+    await one('settle', [outcome(release, { is: 'LEAVE', review: { reason: 'odd', evidence: {} } })])
+    const line = { id: timeOrderedId(), action: 'CLOSE_REVIEW', actor: 'ops', reason: 'lost', detail: {} }
+    const lost =
+      await sql`select close_as_lost(${item.paymentId}::uuid, ${sql.json(line)}, ${timeOrderedId()}::uuid) as answer`
+    expect(lost).toEqual([{ answer: 'CLOSED' }])
+    expect(await sql`select state, review_reason from payments where id = ${item.paymentId}`).toEqual([
+      { state: 'EXPIRED', reviewReason: 'odd' },
+    ])
+    expect(await sql`select action from audit_lines where payment_id = ${item.paymentId}`).toHaveLength(1)
+  })
   it('takes a review only from the current claim, unless it tells what the bank has done', async () => {
     const paymentId = await authorizedPayment()
     const capture = followUp('CAPTURE', paymentId)
@@ -608,6 +656,16 @@ describe('settle', () => {
     expect(
       (await one('claim_again', [again(capture, { afterToken: null })], new Date('2030-01-01'))).answer,
     ).toBe('TAKEN')
+  })
+})
+
+it('a late look at what is under way, since it was claimed once more, takes no lease from it', async () => {
+  const item = authorizeItem()
+  await one('claim', [item])
+  const late = again(item, { afterToken: null, late: true, byOperator: true })
+  expect(await one('claim_again', [late])).toMatchObject({
+    answer: 'TAKEN',
+    operation: { leased_until: expect.any(String) },
   })
 })
 
