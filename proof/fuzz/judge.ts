@@ -384,7 +384,12 @@ class Transaction {
       const isFound = this.changes.some(
         (one) => one.relation === 'authorizations' && one.after?.paymentId === after.id,
       )
-      this.must(isFound || this.rows.strayOf(after.id) || this.hasAudit(after.id), 'a mark is gone', about)
+      // Or it was told, and is another payment's by now.
+      const isTold =
+        'items' in this.statement &&
+        this.statement.items.some((item) => item.paymentId === after.id && bankIdOf(item) !== null)
+      const isKnown = isFound || isTold || this.rows.strayOf(after.id) || this.hasAudit(after.id)
+      this.must(isKnown, 'a mark is gone', about)
     }
   }
 
@@ -396,7 +401,7 @@ class Transaction {
     this.must(before.paymentId === after.paymentId, 'it passed to another payment', about)
     if (before.role !== after.role) {
       const isAdopted = after.role === 'WANTED' && before.releasedAt === null && releases.length === 0
-      this.must(isAdopted, 'its role has changed', about)
+      this.must(isAdopted, `it became ${after.role} after ${releases.map(nameOf).join(', ')}`, about)
     }
     if (before.releasedAt === null && after.releasedAt !== null) {
       const isDone = this.changes.some((one) => one.relation === 'operations' && one.after?.status === 'SUCCEEDED' &&
