@@ -486,7 +486,9 @@ function atTheEnd(
   for (const { id, operationId } of bank.deeds.filter(({ kind }) => kind === 'AUTHORIZE')) {
     const operation = rows.operations.get(operationId)
     const payment = rows.payments.get(operation?.paymentId ?? '')
-    const isKnown = rows.authorizations.has(id) || doubled.has(id)
+    // One that was told under another's name is not known by its own.
+    const isKnown =
+      rows.authorizations.has(id) || doubled.has(id) || doubled.has(payment?.authorizationId ?? '')
     // Of two that were placed at one time the one hides the other, which no client can help: the gateway sends none so.
     if (bank.deeds.filter((deed) => deed.operationId === operationId).length > 1) continue
     must(
