@@ -18,6 +18,16 @@ export type Seen = {
   requests: { key: string; kind: string; amount_cents: number }[]
   answers: { key: string; client: string; answer: object }[]
   leaks: { place: string; found: string }[]
+  /** What the warehouse was told. */
+  checks: {
+    order_id: string
+    amount_cents: number
+    may_ship: boolean
+    reason: string
+    asked_at: Date
+    answered_at: Date
+    is_last: boolean
+  }[]
   /** Requests sent, and those of them whose connection broke (a gateway was killed, or the client hung up). */
   sent: number
   broken: number
@@ -35,7 +45,7 @@ export type Request = {
 }
 
 export function nothingSeen(): Seen {
-  return { requests: [], answers: [], leaks: [], sent: 0, broken: 0, faulty: [] }
+  return { requests: [], answers: [], leaks: [], checks: [], sent: 0, broken: 0, faulty: [] }
 }
 
 /** One request to any of the gateways; null when no answer came. Whatever came is searched for card data. */
