@@ -205,6 +205,8 @@ function databaseOf(world: World, process: Process): Database {
     const fault = world.databaseFaults.shift()
     if (fault !== undefined) world.interruptions += 1
     const trip = fault === 'lost' ? time.sleep(LOST_MS) : onTheWay(world, run(statement, fault))
+    // Whatever it is answered, nobody hears it.
+    if (fault === 'silent') trip.catch(() => {})
     const rows = await (fault === 'silent' ? time.sleep(SILENT_MS) : trip)
     await passes(world, process)
     if (fault === undefined || fault === 'slow') return rows
