@@ -87,13 +87,13 @@ it.skipIf(!isThere)(
 
     const session = async (user: string, query: string, text: string) => {
       const sql = connect(url(user, query), { connectionsMax: 1, statementTimeoutMs: 5_000 })
-      return await sql
-        .unsafe(text)
-        .then(
-          (rows) => rows.length,
-          (error: Error) => error.message,
-        )
-        .finally(() => sql.end({ timeout: 1 }))
+      try {
+        return (await sql.unsafe(text)).length
+      } catch (error) {
+        return Object(error).message as unknown
+      } finally {
+        await sql.end({ timeout: 1 })
+      }
     }
     await run(
       `runuser -u postgres -- psql --cluster 15/main -c "alter role gateway_reader password 'secret'"`,
@@ -123,6 +123,6 @@ it.skipIf(!isThere)(
     expect(await state(refunded)).toBe('REFUNDED')
     expect(succeeded(await client.capture({ paymentId: after })).payment.state).toBe('CAPTURED')
     await authorized(client)
-    expect(output()).toContain('"alarm":"history-lost"')
+    await vi.waitUntil(() => output().includes('"alarm":"history-lost"'), { timeout: 60_000 })
   },
 )
