@@ -5,7 +5,7 @@ alter table stray_holds rename to authorizations;
 alter table authorizations rename constraint stray_holds_pkey to authorizations_pkey;
 alter table authorizations
   add column role text not null default 'STRAY',
-  -- A wanted one is written by the trigger below, which knows no operation; and a reference costs each payment a look-up.
+  -- Of a wanted one the payment says it; and a reference costs each payment a look-up.
   alter column operation_id drop not null,
   drop constraint stray_holds_payment_id_fkey,
   add constraint authorization_role_is_known check (role in ('WANTED', 'STRAY')),
@@ -22,18 +22,11 @@ create view stray_holds as
   select authorization_id, operation_id, payment_id, amount_cents, expires_at, found_at, released_at
   from authorizations where role = 'STRAY';
 
--- By trigger, so that no road to AUTHORIZED can forget it.
--- A stray one can become wanted only by the payment that it was told to, whose authorize was unresolved all the while.
+-- By trigger, for as long as the settle of the release before is in force, which knows no such table (settle.sql).
 create function record_authorization() returns trigger language plpgsql as $$
 begin
-  insert into authorizations as a (authorization_id, role, payment_id, amount_cents, expires_at, found_at)
-  values (new.authorization_id, 'WANTED', new.id, new.amount_cents, new.authorization_expires_at, new.updated_at)
-  on conflict (authorization_id) do update set
-    role = 'WANTED', amount_cents = excluded.amount_cents, expires_at = excluded.expires_at
-  where a.payment_id = excluded.payment_id and a.role = 'STRAY' and a.released_at is null;
-  if not found then
-    raise unique_violation using message = 'this authorization is recorded for another payment';
-  end if;
+  insert into authorizations (authorization_id, role, payment_id, amount_cents, expires_at, found_at)
+  values (new.authorization_id, 'WANTED', new.id, new.amount_cents, new.authorization_expires_at, new.updated_at);
   return null;
 end $$;
 create trigger authorizations_are_recorded after update of authorization_id on payments

@@ -42,6 +42,8 @@ declare
   new_payments payments[] := '{}';
   new_operations operations[] := '{}';
   new_transitions transitions[] := '{}';
+  -- Those of `new_payments`: cheaper to look into.
+  new_orders text[] := '{}';
 begin
   perform wait_briefly(items);
   perform lock_all(array(
@@ -97,7 +99,7 @@ begin
         if found then
           pay := held.pay;
           blocker := held.under_way;
-        else
+        elsif wanted ->> 'orderId' = any(new_orders) then
           -- One of this very batch.
           select * into pay from unnest(new_payments) as p where p.order_id = wanted ->> 'orderId' and p.state = 'PENDING' limit 1;
           select * into blocker from unnest(new_operations) as o where o.payment_id = pay.id;
@@ -179,7 +181,8 @@ begin
       op.status := 'UNRESOLVED';
       op.attempt := 1;
       op.attempt_token := (request ->> 'token')::uuid;
-      op.attempt_purpose := case when lost and op.kind = 'AUTHORIZE' and not coalesce((request ->> 'wasSent')::boolean, false)
+      -- (A process of the release before says nothing of it, and sends what it has claimed.)
+      op.attempt_purpose := case when lost and op.kind = 'AUTHORIZE' and not (request ->> 'wasSent')::boolean
                                  then 'PROBE' else 'SEND' end;
       op.sent_at := case when op.attempt_purpose = 'SEND' then moment end;
       op.leased_until := moment + (request ->> 'leaseMs')::int * interval '1 millisecond';
@@ -196,6 +199,7 @@ begin
         transition := to_jsonb(new_transitions[cardinality(new_transitions)]);
       end if;
       new_payments := array_append(new_payments, pay);
+      new_orders := array_append(new_orders, pay.order_id);
     end if;
     op.payment_id := pay.id;
     new_operations := array_append(new_operations, op);

@@ -219,6 +219,18 @@ begin
 
   insert into transitions select * from unnest(new_transitions);
 
+  -- A stray one can become wanted only by the payment that it was told to, whose authorize was unresolved all the while.
+  insert into authorizations as known (authorization_id, role, payment_id, amount_cents, expires_at, found_at)
+  select p.authorization_id, 'WANTED', p.id, p.amount_cents, p.authorization_expires_at, moment
+  from unnest(payments_after) as p join unnest(new_transitions) as t on t.payment_id = p.id and t.to_state = 'AUTHORIZED'
+  on conflict (authorization_id) do update set
+    role = 'WANTED', amount_cents = excluded.amount_cents, expires_at = excluded.expires_at
+  where known.payment_id = excluded.payment_id and known.role = 'STRAY' and known.released_at is null;
+  get diagnostics written = row_count;
+  if written <> (select count(*) from unnest(new_transitions) as t where t.to_state = 'AUTHORIZED') then
+    raise unique_violation using message = 'this authorization is recorded for another payment';
+  end if;
+
   -- Each row as it was read, or nothing is written: whoever changed one did not hold its lock.
   update operations o set
     status = a.status, code = a.code, transition_version = a.transition_version, attempt_purpose = a.attempt_purpose,
@@ -243,6 +255,8 @@ begin
     raise exception 'a payment was changed outside its lock';
   end if;
 end $$;
+
+drop trigger if exists authorizations_are_recorded on payments;
 
 -- The bank's id of what an operation did, where the receipt has none yet.
 create or replace function with_bank_id(pay payments, kind text, bank_id text) returns payments language plpgsql as $$
