@@ -11,6 +11,8 @@ export type BankRequest = {
   body: () => Record<string, string | number>
   /** What the answer must echo; an answer that does not is a `mismatch`. Null where the endpoint echoes none. */
   expect: { amountCents: number | null; parentId: string | null }
+  /** The operation that it is for, `op_...`, as logs and traces name it; else they name the key. */
+  operation?: string
 }
 
 /** A validated 200: what the bank says it has done. */

@@ -59,7 +59,7 @@ export function createBank(options: BankOptions): Bank {
       log.error(
         {
           alarm: 'bank-request-misused',
-          operation: key,
+          operation: request.operation ?? key,
           endpoint: call.endpoint,
           httpStatus: call.httpStatus,
           errorCode: call.errorCode,

@@ -8,7 +8,6 @@ import type { Bank, ExchangeRecord } from './bank.ts'
 export function observed(bank: Bank, log: Logger): Bank {
   const base = new URL(bank.baseUrl)
   const peer = httpPeer('bank', base)
-  /** `operation`: the key at the bank, which is the operation's id. */
   async function told<Asked extends { calls: ExchangeRecord[] }>(
     asking: Promise<Asked>,
     operation: string | null = null,
@@ -50,8 +49,8 @@ export function observed(bank: Bank, log: Logger): Bank {
 
   return {
     ...bank,
-    send: (key, request) => told(bank.send(key, request), key),
-    probe: (key, request) => told(bank.probe(key, request), key),
+    send: (key, request) => told(bank.send(key, request), request.operation ?? key),
+    probe: (key, request) => told(bank.probe(key, request), request.operation ?? key),
     look: (endpoint, id) => told(bank.look(endpoint, id)),
     healthy: () => told(bank.healthy()),
     // What waits for a place is begun by whoever leaves one, and would go on in that one's trace.

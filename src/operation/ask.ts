@@ -1,6 +1,7 @@
 import type { Asked, ExchangeRecord } from '../bank/bank.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Card } from '../payment/card.ts'
+import { operationId } from '../payment/ids.ts'
 import { isStale } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
 import type { Exchange } from './decide.ts'
@@ -22,7 +23,10 @@ export async function ask(
   const { bank } = gateway
   if (gateway.inFlight.draining) return unsent('the gateway is stopping')
   const key = bankKey(operation, payment)
-  const request = BANK_REQUESTS[operation.kind]({ operation, payment, card })
+  const request = {
+    ...BANK_REQUESTS[operation.kind]({ operation, payment, card }),
+    operation: operationId(operation.id),
+  }
   if (exchange.do === 'PROBE') return await bank.probe(key, request)
   if (!exchange.confirm) return await bank.send(key, request)
 
