@@ -181,7 +181,8 @@ begin
       op.status := 'UNRESOLVED';
       op.attempt := 1;
       op.attempt_token := (request ->> 'token')::uuid;
-      op.attempt_purpose := case when lost and op.kind = 'AUTHORIZE' and not coalesce((request ->> 'wasSent')::boolean, false)
+      -- (A process of the release before says nothing of it, and sends what it has claimed.)
+      op.attempt_purpose := case when lost and op.kind = 'AUTHORIZE' and not (request ->> 'wasSent')::boolean
                                  then 'PROBE' else 'SEND' end;
       op.sent_at := case when op.attempt_purpose = 'SEND' then moment end;
       op.leased_until := moment + (request ->> 'leaseMs')::int * interval '1 millisecond';

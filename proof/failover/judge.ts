@@ -54,8 +54,10 @@ const RULES: readonly { says: string; violations: string }[] = [
   },
 ]
 
-/** Of the soak's, what holds though receipts were lost. Their files are searched for cards by the soak itself, which also has an operator
- * and webhooks. */
+/**
+ * Of the soak's, what holds though receipts were lost. Files are searched for cards by the soak itself, which also has an
+ * operator and webhooks.
+ */
 const THOUGH_LOST = ['I7', 'I9', '']
 const NOT_HERE = ['I10', 'I11', 'I13']
 

@@ -116,7 +116,8 @@ export async function openPatroni(strike: Strike, path: 'HAProxy' | 'hosts'): Pr
           nodes.filter((node) => node !== old),
           FAILOVER_TIMEOUT_MS,
         )
-        return { struckMs, promotedMs: performance.now() }
+        const promotedMs = performance.now()
+        return { struckMs, promotedMs, takenOverMs: promotedMs }
       },
       bringBack: async () => {
         if (strike === 'killed') old.start()
@@ -125,10 +126,13 @@ export async function openPatroni(strike: Strike, path: 'HAProxy' | 'hosts'): Pr
         await Promise.resolve()
       },
       writtenToOld: async () => {
-        // It follows the new leader, having thrown away what only it had.
-        await untilRow(old, 'select where pg_is_in_recovery()')
-        await untilRow(old, `select from pg_stat_wal_receiver where status = 'streaming'`)
-        return []
+        // It has to follow the new leader, having thrown away what only it had.
+        const isFollowing = `select where exists (select from pg_stat_wal_receiver where status = 'streaming')`
+        const follows = await untilRow(old, isFollowing).then(
+          () => true,
+          () => false,
+        )
+        return follows ? [] : [{ what: 'it does not follow the new leader', at: new Date() }]
       },
       output,
       end,
@@ -183,9 +187,9 @@ async function newNode({
     PATRONI_POSTGRESQL_CONNECT_ADDRESS: `127.0.0.1:${postgresWire.port}`,
     PATRONI_POSTGRESQL_DATA_DIR: join(home, 'data'),
     PATRONI_POSTGRESQL_BIN_DIR: serverFolder() ?? '',
-    PATRONI_ETCD3_HOSTS: `127.0.0.1:${etcdWire.port}`,
+    PATRONI_ETCD_HOSTS: `127.0.0.1:${etcdWire.port}`,
     // It would look up the others' addresses there, and go past the wire.
-    PATRONI_ETCD3_USE_PROXIES: 'true',
+    PATRONI_ETCD_USE_PROXIES: 'true',
     PATRONI_SUPERUSER_PASSWORD: passwords.superuser,
     PATRONI_REPLICATION_PASSWORD: passwords.replication,
     HOME: home,

@@ -1,6 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { rowsOf } from '../soak/stage.ts'
-import { newServer } from './server.ts'
+import { newServer, rowsSoon } from './server.ts'
 import type { Server } from './server.ts'
 
 /** Where the receipts are kept in a scene, and how their server fails and another has them. */
@@ -21,8 +20,11 @@ export type Receipts = {
   end(): Promise<void>
 }
 
-/** On the monotonic clock: when the server was struck, and when another was told to take its place. */
-export type FailedOver = { struckMs: number; promotedMs: number }
+/**
+ * On the monotonic clock: when the server was struck, when another was told to take its place, and when it had. Answers
+ * before that are to what was settled before.
+ */
+export type FailedOver = { struckMs: number; promotedMs: number; takenOverMs: number }
 
 /** What was logged, when a scene does not come to its end. */
 export const LOG_OF_FAILURE = 'build/failover-broke-off.log'
@@ -66,7 +68,7 @@ export async function openPair({
       const promotedMs = performance.now()
       await said(standby, 'select pg_promote()')
       current = standby
-      return { struckMs, promotedMs }
+      return { struckMs, promotedMs, takenOverMs: performance.now() }
     },
     bringBack: async () => {
       // Nobody has told it that it is no longer the primary.
@@ -106,7 +108,8 @@ export async function openWithBackup({ durable }: { durable: boolean }): Promise
       const struckMs = performance.now()
       await server.kill()
       await backup?.start()
-      return { struckMs, promotedMs: performance.now() }
+      const promotedMs = performance.now()
+      return { struckMs, promotedMs, takenOverMs: promotedMs }
     },
     bringBack: async () => {},
     writtenToOld: async () => [],
@@ -123,11 +126,8 @@ const laterThan = (at: Date) => `
   union all
   select 'bank call', operation_id::text, started_at from bank_calls where started_at > '${at.toISOString()}'`
 
-async function said(server: Server, statement: string, database = 'postgres') {
-  const rows = await rowsOf(server.url(database), statement)
-  if (rows === null) throw new Error(`A Postgres server refused: ${statement}`)
-  return rows
-}
+const said = (server: Server, statement: string, database = 'postgres') =>
+  rowsSoon(server.url(database), statement)
 
 async function set(server: Server, name: string, value: string): Promise<void> {
   await said(server, `alter system set ${name} = '${value}'`)

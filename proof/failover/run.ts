@@ -5,6 +5,7 @@ import { startSimulator } from '../../src/simulator/simulator.ts'
 import type { Simulator } from '../../src/simulator/simulator.ts'
 import { privateServer } from '../../test/support/private-server.ts'
 import type { PrivateServer } from '../../test/support/private-server.ts'
+import { temporaryFolder } from '../../test/support/temporary.ts'
 import { CARDS } from '../soak/cards.ts'
 import { nothingSeen } from '../soak/clients.ts'
 import type { Seen, World } from '../soak/clients.ts'
@@ -12,6 +13,7 @@ import { startGateways } from '../soak/gateways.ts'
 import type { Gateways } from '../soak/gateways.ts'
 import { lookLate } from '../soak/late-looks.ts'
 import { live } from '../soak/life.ts'
+import type { ComeBack } from '../soak/life.ts'
 import { planLives } from '../soak/plan.ts'
 import { rowsOf, START_CENTS } from '../soak/stage.ts'
 import { seeded } from '../support/random.ts'
@@ -19,6 +21,7 @@ import { judge } from './judge.ts'
 import type { Judged } from './judge.ts'
 import { LOG_OF_FAILURE } from './receipts.ts'
 import type { FailedOver, Receipts } from './receipts.ts'
+import { rowsSoon } from './server.ts'
 import { compareWithStatement } from './statement.ts'
 
 /**
@@ -77,6 +80,7 @@ export async function play(
   const gateways = await startGateways(GATEWAYS, {
     DATABASE_URL: receipts.databaseUrl,
     BANK_URL: bank.url,
+    DATA_FOLDER: await temporaryFolder('gateway-failover-'),
     ...SETTINGS,
   })
   const over = new AbortController()
@@ -105,7 +109,7 @@ export async function play(
     await load.end()
 
     show('clients repeat their requests')
-    await Promise.race([load.repeat(), pause(LAST_ANSWERS_MS)])
+    await Promise.race([load.repeat(wantedOf(seen, scene)), pause(LAST_ANSWERS_MS)])
     const unresolved = await recovered(receipts)
     await lookLate(() => gateways.url(Math.random), receipts.url())
     over.abort()
@@ -180,14 +184,14 @@ async function openBank(server: PrivateServer, seed: number): Promise<Simulator>
 type Load = {
   /** No new payments are begun; resolves when those that were have had their answers. */
   end(): Promise<void>
-  /** All that was asked, by all clients, once more. */
-  repeat(): Promise<unknown>
+  /** What was asked, by all clients, once more. */
+  repeat(isWanted: (key: string) => boolean): Promise<unknown>
 }
 
 function startLoad(world: World, seed: number): Load {
   const plan = planLives(LIVES_MAX, seed)
   const places = new Semaphore(LIVES_AT_ONCE)
-  const begun: Promise<() => Promise<void>>[] = []
+  const begun: Promise<ComeBack>[] = []
   let isEnding = false
   const beginning = (async () => {
     for (const life of plan) {
@@ -204,14 +208,24 @@ function startLoad(world: World, seed: number): Load {
       await beginning
       await Promise.race([Promise.all(begun), pause(LAST_ANSWERS_MS)])
     },
-    repeat: async () =>
+    repeat: async (isWanted) =>
       await Promise.all(
         begun.map(async (life) => {
           const comeBack = await life
-          await places.runExclusive(comeBack)
+          await places.runExclusive(async () => await comeBack(isWanted))
         }),
       ),
   }
+}
+
+/**
+ * What was refused for good is not asked for again where its receipt may be lost: it could be carried out now, beside
+ * what its client has asked for since in its place.
+ */
+function wantedOf({ answers }: Seen, { loses }: Scene): (key: string) => boolean {
+  const done = new Set(answers.filter(({ answer }) => 'version' in answer).map(({ key }) => key))
+  const refused = new Set(answers.map(({ key }) => key).filter((key) => loses && !done.has(key)))
+  return (key) => !refused.has(key)
 }
 
 const answersBefore = (seen: Seen, { struckMs }: FailedOver) =>
@@ -221,17 +235,16 @@ const answersBefore = (seen: Seen, { struckMs }: FailedOver) =>
 async function lostAnswers(seen: Seen, failed: FailedOver, receipts: Receipts): Promise<string[]> {
   const answered = new Set(answersBefore(seen, failed).map(({ key }) => key))
   // Repeats can have come already: they count as lost all the same.
-  const rows = await rowsOf(
+  const rows = await rowsSoon(
     receipts.url(),
     `select idempotency_key as key from operations where status <> 'UNRESOLVED' and created_at < now() - interval '${Math.round(performance.now() - failed.struckMs)} ms'`,
   )
-  if (rows === null) throw new Error('The receipts do not answer after the failover.')
   const known = new Set(rows.map(({ key }) => key))
   return [...answered].filter((key) => !known.has(key))
 }
 
-function timesOf(seen: Seen, { struckMs, promotedMs }: FailedOver) {
-  const first = seen.answers.find(({ answer, atMs }) => 'version' in answer && atMs >= promotedMs)
+function timesOf(seen: Seen, { struckMs, promotedMs, takenOverMs }: FailedOver) {
+  const first = seen.answers.find(({ answer, atMs }) => 'version' in answer && atMs >= takenOverMs)
   const servedMs = first?.atMs ?? Infinity
   const meanwhile = new Map<string, number>()
   for (const { code } of seen.notYet.filter(({ atMs }) => atMs >= struckMs && atMs < servedMs))

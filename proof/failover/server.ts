@@ -98,3 +98,12 @@ async function killAll(postmaster: number): Promise<void> {
     }
   }
 }
+
+/** Where a busy machine is late the statement is said again; one that is refused over and over is an error. */
+export async function rowsSoon(url: string, statement: string): Promise<Record<string, unknown>[]> {
+  for (const untilMs = performance.now() + START_TIMEOUT_MS; ; await pause(POLL_MS)) {
+    const rows = await rowsOf(url, statement)
+    if (rows !== null) return rows
+    if (performance.now() > untilMs) throw new Error(`A Postgres server refuses: ${statement}`)
+  }
+}

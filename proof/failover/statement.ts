@@ -4,8 +4,8 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Simulator } from '../../src/simulator/simulator.ts'
 import { temporaryFolder } from '../../test/support/temporary.ts'
-import { rowsOf } from '../soak/stage.ts'
 import type { Receipts } from './receipts.ts'
+import { rowsSoon } from './server.ts'
 
 /** What the bank's statement and the receipts differ in, by `npm run reconcile -- --statement`. */
 export async function compareWithStatement(bank: Simulator, receipts: Receipts): Promise<object[]> {
@@ -19,11 +19,9 @@ export async function compareWithStatement(bank: Simulator, receipts: Receipts):
     stream.on('data', (chunk: Buffer) => (said += chunk.toString()))
   const [code] = (await once(child, 'close')) as [number | null]
   if (code !== 0 && code !== 1) throw new Error(`npm run reconcile ended with ${code}: ${said}`)
-  const rows = await rowsOf(
+  return await rowsSoon(
     receipts.url(),
     `select kind, bank_reference from discrepancies where reconciliation_id = (
        select id from reconciliations order by started_at desc limit 1)`,
   )
-  if (rows === null) throw new Error('The receipts do not answer after the reconciliation.')
-  return rows
 }

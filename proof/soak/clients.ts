@@ -48,16 +48,7 @@ export type Request = {
 }
 
 export function nothingSeen(): Seen {
-  return {
-    requests: [],
-    answers: [],
-    notYet: [],
-    leaks: [],
-    checks: [],
-    sent: 0,
-    broken: 0,
-    faulty: [],
-  }
+  return { requests: [], answers: [], notYet: [], leaks: [], checks: [], sent: 0, broken: 0, faulty: [] }
 }
 
 /** One request to any of the gateways; null when no answer came. Whatever came is searched for card data. */

@@ -7,12 +7,15 @@ import type { Request, World } from './clients.ts'
 import { CONFLICT_CENTS, orderOf } from './plan.ts'
 import type { FollowUp, Life } from './plan.ts'
 
+/** Asks for all once more, or for the keys that are wanted. */
+export type ComeBack = (isWanted?: (key: string) => boolean) => Promise<void>
+
 /**
  * The life of a payment as FicMart's order service leads it: ask, repeat as advised until there is a final answer, go
  * on. Beside it duplicates ask for the same, another request tries to use the key, and a late client hangs up. What it
  * resolves with is to be called when recovery has had its time: then all is asked again, and those come who have not yet.
  */
-export async function live(world: World, life: Life): Promise<() => Promise<void>> {
+export async function live(world: World, life: Life): Promise<ComeBack> {
   const others = [...life.others]
   const beside: Promise<unknown>[] = []
   let asked: Request[] = []
@@ -27,16 +30,13 @@ export async function live(world: World, life: Life): Promise<() => Promise<void
   await Promise.all(beside)
   return comeBack
 
-  async function comeBack(): Promise<void> {
-    let paymentId: string | undefined
-    for (const [number, request] of asked.entries()) {
-      // Where the receipts lost the payment, its repeated authorize has made it again, under another id.
-      const input = request.kind === 'authorize' ? request.input : { ...request.input, paymentId }
-      asked[number] = { ...request, input }
-      const answer = await untilFinal(world, 'late', { ...request, input })
-      if (request.kind === 'authorize' && answer?.code === undefined) paymentId = answer?.payment.id
+  async function comeBack(isWanted = (_key: string) => true): Promise<void> {
+    for (const request of asked) {
+      if (isWanted(request.input.idempotencyKey)) await untilFinal(world, 'late', request)
     }
-    for (const { who } of others.splice(0)) join(who, asked.at(-1))
+    const last = asked.at(-1)
+    if (last === undefined || !isWanted(last.input.idempotencyKey)) return
+    for (const { who } of others.splice(0)) join(who, last)
     await Promise.all(beside)
   }
 

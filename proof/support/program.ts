@@ -1,3 +1,5 @@
+import { inspect } from 'node:util'
+
 /**
  * Runs a program that people start: exit code 0 when it says that all is well, else 1. Ctrl-C ends it at once, and what
  * it started ends with it.
@@ -18,7 +20,7 @@ export function runProgram(usage: string, main: () => Promise<boolean>): void {
   function told(error: unknown): string {
     if (!(error instanceof Error)) return String(error)
     const isMisused = 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS')
-    return isMisused ? `${error.message}\n\n${usage}` : (error.stack ?? error.message)
+    return isMisused ? `${error.message}\n\n${usage}` : inspect(error)
   }
 }
 

@@ -95,7 +95,7 @@ async function releasesInForce(
   const rows = await sql<{ name: string; release: 'LATER' | 'SAME' | 'EARLIER' }[]>`
     select name, case when release > own then 'LATER' when release = own then 'SAME' else 'EARLIER' end as release
     from schema_files join schema_function_releases using (name, checksum),
-      (select ${`{${release.join()}}`}::text::int[] as own)`
+      (select ${`{${release.join()}}`}::text::int[] as own) as this_release`
   return new Map(rows.map((row) => [row.name, row.release]))
 }
 

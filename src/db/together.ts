@@ -33,7 +33,7 @@ export function createLine<Item, Row>(turns: Turns): Line<Item, Row> {
   return { turns, waiting: [] }
 }
 
-/** `say`: answers with one row for each item, in their order. */
+/** `say`: answers with one row for each item, which tells its place as `item`, or comes in their order. */
 export async function together<Item, Row>(
   { clock }: { clock: Clock },
   { turns, waiting }: Line<Item, Row>,
@@ -94,17 +94,26 @@ async function sayBesides(turns: Turns, waiting: readonly unknown[], sayNext: Sa
 /** Nobody fails for a neighbour: where an item may be to blame, they are said again one by one. */
 async function sayFor<Item, Row>(places: readonly Place<Item, Row>[], say: Say<Item, Row>): Promise<Tell> {
   try {
-    const rows = await say(places.map(({ item }) => item))
+    const rows = new Map(
+      (await say(places.map(({ item }) => item))).map((row, index) => [itemOf(row) ?? index, row]),
+    )
     // The driver can resolve with no rows when the backend was terminated.
-    if (rows.length !== places.length)
+    if (!places.every((_, index) => rows.has(index)))
       throw new DatabaseSilent('a statement did not answer for each of its items')
-    return () => rows.forEach((row, index) => places[index]?.resolve(row))
+    return () => places.forEach(({ resolve }, index) => resolve(rows.get(index) as Row))
   } catch (error) {
     if (places.length === 1 || isOfConnection(error))
       return () => places.forEach(({ reject }) => reject(error))
     await Promise.all(places.map(async (place) => (await sayFor([place], say))()))
     return () => {}
   }
+}
+
+/** The functions of sql/ say which item each row answers, whatever order they come in. */
+function itemOf(row: unknown): number | undefined {
+  return typeof row === 'object' && row !== null && 'item' in row && typeof row.item === 'number'
+    ? row.item
+    : undefined
 }
 
 /** Nobody waits for a statement that hangs either: others go on, and it ends when it can. */

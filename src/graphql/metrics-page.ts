@@ -6,6 +6,7 @@ import { registry } from '../observe/metrics.ts'
 import { receiptsInNumbers } from '../payment/in-numbers.ts'
 import type { ReceiptsInNumbers } from '../payment/in-numbers.ts'
 import type { Page } from './beside.ts'
+import { errorBody, JSON_TYPE } from './error-body.ts'
 
 /**
  * `GET /metrics` for Prometheus: what the process counted, how it stands now, and what the receipts say. Without the
@@ -16,7 +17,7 @@ export function metricsPage(gateway: Gateway, whoAsks: WhoAsks): Page {
   const receipts = createReceiptsReader(gateway)
   return async (request, { Response }) => {
     if (!(await mayRead(whoAsks, request))) {
-      return new Response(FOR_OPERATORS, { status: 401, headers: ASK_FOR_KEY })
+      return new Response(errorBody('UNAUTHENTICATED', FOR_OPERATORS), { status: 401, headers: ASK_FOR_KEY })
     }
     const text = await pageOf(gateway, await receipts())
     return new Response(text, { headers: { 'content-type': registry.contentType } })
@@ -29,8 +30,8 @@ async function mayRead(whoAsks: WhoAsks, request: Request): Promise<boolean> {
   return 'role' in who && (who.role === 'ops' || who.role === 'dev')
 }
 
-const FOR_OPERATORS = 'Metrics are for operators: send the API key of one, Authorization: Bearer <key>.\n'
-const ASK_FOR_KEY = { 'www-authenticate': 'Bearer' }
+const FOR_OPERATORS = 'Metrics are for operators: send the API key of one, Authorization: Bearer <key>.'
+const ASK_FOR_KEY = { 'content-type': JSON_TYPE, 'www-authenticate': 'Bearer' }
 
 async function pageOf(gateway: Gateway, receipts: ReceiptsInNumbers | null): Promise<string> {
   const now = new Registry()

@@ -3,6 +3,7 @@ import type { FetchAPI } from 'graphql-yoga'
 import type { WhoAsks } from '../access/who.ts'
 import { maySeeSchema } from './audience.ts'
 import type { Page } from './beside.ts'
+import { errorBody, JSON_TYPE } from './error-body.ts'
 import { schemaText } from './schema-text.ts'
 
 /**
@@ -13,7 +14,10 @@ export function schemaPage(whoAsks: WhoAsks): Page {
   let printed: { text: string; etag: string } | null = null
   return async (request, { Response }) => {
     if (!METHODS.includes(request.method))
-      return new Response('Send a GET.\n', { status: 405, headers: { ...PLAIN, allow: METHODS.join(', ') } })
+      return new Response(errorBody('BAD_REQUEST', 'Send a GET. Nothing was done.'), {
+        status: 405,
+        headers: { ...JSON_BODY, allow: METHODS.join(', ') },
+      })
     const refusal = await refusalOf(request, whoAsks, Response)
     if (refusal !== null) return refusal
     printed ??= withEtag(schemaText())
@@ -33,10 +37,14 @@ async function refusalOf(
 ): Promise<Response | null> {
   const who = await whoAsks(request)
   if (!('refused' in who)) {
-    return maySeeSchema(who.role) ? null : new Response(NOT_FOR_CUSTOMERS, { status: 403, headers: PLAIN })
+    if (maySeeSchema(who.role)) return null
+    return new Response(errorBody('FORBIDDEN', NOT_FOR_CUSTOMERS), { status: 403, headers: JSON_BODY })
   }
   const status = who.refused === 'UNAVAILABLE' ? 503 : 401
-  return new Response(`${who.message}\n`, { status, headers: { ...PLAIN, 'www-authenticate': 'Bearer' } })
+  return new Response(errorBody(who.refused, who.message), {
+    status,
+    headers: { ...JSON_BODY, 'www-authenticate': 'Bearer' },
+  })
 }
 
 function withEtag(text: string) {
@@ -51,4 +59,5 @@ function isKnown(ifNoneMatch: string, etag: string): boolean {
 
 const METHODS = ['GET', 'HEAD']
 const PLAIN = { 'content-type': 'text/plain; charset=utf-8' }
-const NOT_FOR_CUSTOMERS = 'The schema is for API clients: send an API key, Authorization: Bearer <key>.\n'
+const JSON_BODY = { 'content-type': JSON_TYPE }
+const NOT_FOR_CUSTOMERS = 'The schema is for API clients: send an API key, Authorization: Bearer <key>.'

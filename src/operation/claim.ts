@@ -66,6 +66,13 @@ export function claimant(gateway: Gateway, request: Request, waiting: Waiting) {
       }
     }
     if (refusal === null && row.answer === 'NOT_ADMITTED') return answer(LOST_PAYMENT)
+    // Declined here and now, and so a payment that somebody may follow.
+    if (
+      row.answer === 'RESOLVED' &&
+      row.operation?.id === ids.operationId &&
+      row.payment?.state === 'DECLINED'
+    )
+      gateway.changes.emit('payment', row.payment)
     const known = resultOfClaim(row, request, ids, refusal, waiting)
     if (mayComeLate && (row.answer === 'BUSY' || row.answer === 'NOT_ADMITTED'))
       waiting.answer = problem('OUTCOME_UNKNOWN', { payment: row.payment })

@@ -302,7 +302,10 @@ describe('the schema', () => {
         whoAsks: async () => ({ refused, message: 'No key.' }),
       })
       const response = await server.fetch('http://gateway/schema.graphql')
-      expect([response.status, await response.text()]).toEqual([refusals[refused], 'No key.\n'])
+      expect([response.status, await response.json()]).toEqual([
+        refusals[refused],
+        { errors: [{ message: 'No key.', extensions: { code: refused } }] },
+      ])
     }
   })
 
@@ -325,5 +328,6 @@ describe('the schema', () => {
     expect([head.status, await head.text(), head.headers.get('etag')]).toEqual([200, '', etag])
     const post = await get('service', { method: 'POST' })
     expect([post.status, post.headers.get('allow')]).toEqual([405, 'GET, HEAD'])
+    expect(await post.json()).toMatchObject({ errors: [{ extensions: { code: 'BAD_REQUEST' } }] })
   })
 })

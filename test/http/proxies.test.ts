@@ -191,10 +191,22 @@ describe.each(PROXIES)('behind $name', { timeout: 240_000 }, (proxy) => {
       expect(answer.headers.get('strict-transport-security')).toBe('max-age=31536000')
       expect(seen).toMatchObject([{ 'x-forwarded-for': '127.0.0.1', 'x-forwarded-proto': 'https' }])
       expect(JSON.stringify(seen)).not.toContain('6.6.6.6')
+      // Who has a key reads the schema by its URL, through a cache of theirs.
+      const schema = await send(`${url}/schema.graphql?v=1`, { headers: { 'if-none-match': '"x"' } })
+      expect(schema.status).toBe(200)
       // What is for those inside is not shown outside.
-      for (const path of ['/metrics', '/health/ready', '//metrics', '/graphql/../metrics', '/'])
+      for (const path of [
+        '/metrics',
+        '/health/ready',
+        '//metrics',
+        '/graphql/../metrics',
+        '/schema_graphql',
+        '/',
+      ])
         expect([path, (await send(`${url}${path}`, {})).status]).toEqual([path, 404])
-      expect(asked.filter((path) => !['/graphql', '/health/ready'].includes(path))).toEqual([])
+      expect(
+        asked.filter((path) => !['/graphql', '/schema.graphql?v=1', '/health/ready'].includes(path)),
+      ).toEqual([])
     },
   )
 })

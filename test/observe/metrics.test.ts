@@ -315,7 +315,10 @@ describe('who may read it', () => {
     expect(response.status).toBe(status)
     const text = await response.text()
     expect(text.includes('gateway_')).toBe(status === 200)
-    expect(response.headers.get('content-type')).toMatch(/^text\/plain/)
+    expect(response.headers.get('content-type')).toMatch(
+      status === 200 ? /^text\/plain/ : /^application\/json/,
+    )
+    if (status !== 200) expect(JSON.parse(text).errors[0].extensions.code).toBe('UNAUTHENTICATED')
   })
 
   it('nobody without a key, where keys are set', async () => {

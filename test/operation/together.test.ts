@@ -35,6 +35,16 @@ function heldDatabase({ isPatient = false } = {}) {
   return { ask: line(), askOther: line(), said, answer, answerAll }
 }
 
+it('each gets the row that names it, whatever order they come in', async () => {
+  const line = createLine<string, { item: number; said: string }>(createTurns())
+  const ask = (item: string) =>
+    together({ clock: systemClock }, line, item, async (items) =>
+      items.map((said, index) => ({ item: index, said })).toReversed(),
+    )
+  const said = await Promise.all(['a', 'b', 'c', 'd'].map(ask))
+  expect(said.map((row) => row.said)).toEqual(['a', 'b', 'c', 'd'])
+})
+
 it('an item goes at once and alone, and what comes while it is under way goes together', async () => {
   const { ask, said, answerAll } = heldDatabase()
   const rows = Promise.all(['a', 'b', 'c', 'd', 'e'].map(ask))

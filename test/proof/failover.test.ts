@@ -4,15 +4,16 @@ import { play } from '../../proof/failover/run.ts'
 import { scenesOfPair } from '../../proof/failover/scenes.ts'
 import { readSeed } from '../../proof/support/program.ts'
 
-/** The short form of `npm run failover`: the same scenes, with fewer payments, on servers that do not wait for the disk. */
+/** The short form of `npm run failover`: one of its scenes, few payments, servers that do not wait for the disk. */
 
-it.concurrent.each(scenesOfPair({ durable: false }))(
-  'the server of the receipts dies: $name',
+it(
+  'the primary dies, and its standby lacks the last seconds: the repeats bring them back, with nothing done twice',
   { timeout: 300_000 },
-  async (scene) => {
+  async () => {
+    const [scene] = scenesOfPair({ durable: false }).filter(({ loses }) => loses)
+    if (scene === undefined) throw new Error('there is no such scene')
     const seed = readSeed(undefined)
-    const outcome = await play(scene, { seed, answersEach: 30, show: () => {} })
+    const outcome = await play(scene, { seed, answersEach: 20, show: () => {} })
     expect(troubleOf(outcome), `--seed ${seed}\n${evidenceText(outcome)}${told([outcome])}`).toEqual([])
-    expect(outcome.answered).toBeGreaterThanOrEqual(30)
   },
 )

@@ -17,8 +17,9 @@ export type GatewayProcess = {
 }
 
 /** The gateway as its users run it: `dist/main.js` in a process of its own on a free port. Gone when we are. */
-export async function startGatewayProcess(env: Record<string, string>): Promise<GatewayProcess> {
+export async function startGatewayProcess(env: Record<string, string>, cwd = '.'): Promise<GatewayProcess> {
   const child = spawn(process.execPath, ['dist/main.js'], {
+    cwd,
     // Started by npm it watches for its parent to go, so it stops even where we are killed.
     env: { PATH: process.env['PATH'], PORT: '0', LOG_LEVEL: 'info', npm_lifecycle_event: 'proof', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -83,8 +83,8 @@ export function startTestGateway(options: {
 }
 
 /** The gateway as its users run it: a process of its own, listening on a port; killed when the file has ended. */
-export async function spawnGateway(env: Record<string, string>): Promise<GatewayProcess> {
-  const gateway = await startGatewayProcess(env)
+export async function spawnGateway(env: Record<string, string>, cwd?: string): Promise<GatewayProcess> {
+  const gateway = await startGatewayProcess(env, cwd)
   whenFileEnds(() => gateway.end('SIGKILL'))
   return gateway
 }
