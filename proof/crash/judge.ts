@@ -164,12 +164,18 @@ export function violationsOf(cell: Cell, evidence: Evidence): string[] {
   ]
 }
 
-/** Each act of an operator that had its effect left one line. Letting recovery try again has it each time. */
-function actsOf({ scene }: Cell, { auditLines }: Evidence): string[] {
-  const lines = auditLines.map(({ action }) => action).join()
-  const fits = { rerunRecovery: /^RERUN/, enterBankReference: /^ENTER\w+$/, closeReview: /^CLOSE\w+$/ }
-  const isRight = scene in fits ? fits[scene as keyof typeof fits].test(lines) : lines === ''
-  return isRight ? [] : [`its audit lines are: ${lines}`]
+/**
+ * Each act of an operator that had its effect left one line, and so did one whose statement came last of all. Letting
+ * recovery try again has it each time.
+ */
+function actsOf({ scene, fate }: Cell, { auditLines }: Evidence): string[] {
+  if (!OF_OPERATORS.has(scene)) return auditLines.length === 0 ? [] : ['it has audit lines']
+  const linesMax = scene === 'rerunRecovery' ? Infinity : fate === 'delivered last' ? 2 : 1
+  const isRight =
+    auditLines.length > 0 &&
+    auditLines.length <= linesMax &&
+    auditLines.every(({ action }) => action.replaceAll('_', '') === scene.toUpperCase())
+  return isRight ? [] : [`its audit lines are: ${auditLines.map(({ action }) => action).join()}`]
 }
 
 /** FicMart was told of each transition, and of none before the one that led there. */

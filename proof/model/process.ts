@@ -219,7 +219,10 @@ function databaseOf(world: World, process: Process): Database {
   }
 
   const tag = (text: TemplateStringsArray, ...parameters: unknown[]) => new Statement(text, parameters, say)
-  return Object.assign(tag, { json: (value: never) => sql.json(value) }) as unknown as Database
+  return Object.assign(tag, {
+    json: (value: never) => sql.json(value),
+    options: sql.options,
+  }) as unknown as Database
 }
 
 function httpOf(world: World, process: Process): Http {

@@ -215,12 +215,12 @@ export const INVARIANTS: readonly Invariant[] = [
       from receipts.payments p where p.state = 'PENDING'`,
   },
   {
-    id: 'I9',
+    id: 'I13',
     says: 'no review is left where an operator has read the bank’s statement',
     violations: `select id, state, review_reason from receipts.payments where review_reason is not null`,
   },
   {
-    id: 'I9',
+    id: 'I13',
     says: 'an authorization that has expired is released',
     // A minute is left to clocks that differ.
     violations: `
