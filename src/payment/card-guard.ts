@@ -38,10 +38,10 @@ const OPAQUE = [
   /(?<![a-z\d])(?:[\da-f]{40}|[\da-f]{64}|[\da-f]{128}|[\da-f]{12}[1-8][\da-f]{3}[89ab][\da-f]{15})(?![a-z\d])/g,
   /(?<!\d)[\da-f]{8}-[\da-f]{4}-[1-8][\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}(?!\d)/g,
   // 2026-11-24T16:45:50.123456, 24.11.2026 16:45, 11/24/2026, 20261124.
-  /(?<!\d)(?:20\d\d(-?)[01]\d\1[0-3]\d|[0-3]?\d[./][0-3]?\d[./]20\d\d)(?:[t, ]{1,2}[0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d{1,9})?)?)?(?!\d)/g,
+  /(?<!\d)(?:20\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])|[0-3]?\d[./][0-3]?\d[./]20\d\d)(?:[t, ]{1,2}[0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d{1,9})?)?)?(?!\d)/g,
 ]
-/** Of a document of MongoDB, of a trace: two thirds of its digits are decimal ones. */
-const HEXADECIMAL_ID = /(?<![a-z\d])[\da-f]{24,}(?![a-z\d])/g
+/** Of a document of MongoDB, or of a trace: five eighths of its digits are decimal ones. */
+const HEXADECIMAL_ID = /(?<![a-z\d])(?:[\da-f]{24}|[\da-f]{32})(?![a-z\d])/g
 const withWordsBetween = (id: string) => ` word ${id.replaceAll(/[a-f]+/g, ' word ')} word `
 
 /** `gap`: what stands before it, back to the number before. */

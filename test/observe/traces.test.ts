@@ -43,8 +43,24 @@ function caller(sampled = true) {
   const traceId = randomUUID().replaceAll('-', '')
   const spanId = '00f067aa0ba902b7'
   const headers = { traceparent: `00-${traceId}-${spanId}-0${Number(sampled)}` }
-  return { traceId, spanId, client: clientAt('http://gateway/graphql', { fetch, headers }) }
+  return { traceId, spanId, headers, client: clientAt('http://gateway/graphql', { fetch, headers }) }
 }
+
+it.each([
+  ['vendor=4242|4242|4242|4242', undefined],
+  ['vendor=a4242424242424242', undefined],
+  ['vendor=00f067aa0ba902b7', 'vendor=00f067aa0ba902b7'],
+])("a caller's tracestate %s goes on as %s", async (tracestate, kept) => {
+  const by = caller()
+  await fetch('http://gateway/graphql', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...by.headers, tracestate },
+    body: '{"query":"{ __typename }"}',
+  })
+  const [http] = named('POST /graphql')
+  expect(traceOf(http)).toBe(by.traceId)
+  expect(http?.spanContext().traceState?.serialize()).toBe(kept)
+})
 
 describe('a payment', () => {
   it("is one trace below its caller's span: the field, the claim, each exchange with the bank, the settling", async () => {

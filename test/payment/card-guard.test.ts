@@ -14,6 +14,8 @@ const cardNumber = fc
     fc.array(digit, { minLength: 8, maxLength: 14 }),
   )
   .map(([issuer, others]) => withCheckDigit(issuer + others.join('')))
+  // Divided so that a date stands in it, it is not seen.
+  .filter((number) => !number.includes('20'))
 
 function withCheckDigit(digits: string, isRight = true): string {
   const right = Array.from({ length: 10 }, (_, last) => `${digits}${last}`).find(passesLuhn) ?? ''
@@ -43,7 +45,8 @@ const separator = fc.oneof(
     '💳',
     '=',
   ),
-  fc.constantFrom('x', 'a', 'e', ' x ', 'abc', ' to ', 'Ж', ' 和 '),
+  // Not a to f alone: uneven ones could be a hexadecimal id.
+  fc.constantFrom('x', 'r', ' x ', 'xyz', ' to ', 'Ж', ' 和 '),
 )
 /** A number with something between any of its digits. */
 const spelled = cardNumber.chain((number) =>
