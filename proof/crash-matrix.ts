@@ -9,8 +9,9 @@ import { showProgress, table } from './support/report.ts'
 
 /**
  * npm run crash-matrix: the gateway is killed with SIGKILL at each event on its wires, in each operation, whether the
- * client repeats its request or not, and whether it is started again or another process takes over. In the end both
- * ledgers must agree, and FicMart must have been told nothing else.
+ * client repeats its request or not, and whether it is started again or another process takes over; also while it asks
+ * again, recovers, expires and releases holds, obeys an operator or sends a webhook; and its Postgres is killed under it.
+ * In the end both ledgers must agree, and FicMart must have been told nothing else.
  */
 
 const USAGE = `npm run crash-matrix -- [--seed N] [--rounds N] [--only TEXT]

@@ -33,8 +33,8 @@ create trigger authorizations_are_recorded after update of authorization_id on p
   for each row when (old.authorization_id is null and new.state = 'AUTHORIZED')
   execute function record_authorization();
 
--- What the database was when its receipts were written: the cluster, and the timeline that it was promoted to. A row
--- more than the first says that commits may have been lost just before it.
+-- What the database was when its receipts were written: the cluster, and the timeline that it was promoted to. The newest
+-- row says whether commits may have been lost just before it.
 create table history (
   id                bigint generated always as identity primary key,
   reason            text not null,
@@ -46,7 +46,7 @@ create table history (
   noticed_at        timestamptz not null,
 
   constraint history_reason_is_known check (reason in
-    ('FIRST', 'TIMELINE_CHANGED', 'SYSTEM_CHANGED', 'POSITION_WENT_BACK', 'OPERATION_GONE', 'RESTORED'))
+    ('FIRST', 'TIMELINE_CHANGED', 'SYSTEM_CHANGED', 'POSITION_WENT_BACK', 'OPERATION_GONE', 'RESTORED', 'NOTHING_LOST'))
 );
 insert into history (reason, system_identifier, timeline, position, noticed_at)
 select 'FIRST', system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int,

@@ -88,10 +88,18 @@ begin
   values (op.id, op.client, 'lost:' || (audit ->> 'id'), op.kind, pay.id,
           jsonb_build_object('paymentId', pay.id, 'expectedAmountCents', null), 'SUCCEEDED', pay.version, 0, moment, moment);
   insert into transitions select (transition_to(pay, 'AUTHORIZED', op, moment)).*;
-  perform record_review_end(pay, op.id, audit, moment);
+  -- The release of a stray hold may wait for a word of its own.
+  if exists (select from operations o where o.payment_id = payment and o.status = 'UNRESOLVED' and o.leased_until is null) then
+    perform record_audit(pay, op.id, audit, moment);
+  else
+    perform record_review_end(pay, op.id, audit, moment);
+    pay.review_reason := null;
+    pay.review_since := null;
+    pay.review_evidence := null;
+  end if;
   update payments p set
     state = pay.state, version = pay.version, updated_at = moment,
-    review_reason = null, review_since = null, review_evidence = null
+    review_reason = pay.review_reason, review_since = pay.review_since, review_evidence = pay.review_evidence
   where p.id = pay.id;
   return 'CLOSED';
 end $$;

@@ -32,9 +32,10 @@ begin
   for item, request in select (ordinality - 1)::int, value from jsonb_array_elements(items) with ordinality loop
     audit := nullif(request -> 'audit', 'null');
     lease := (request ->> 'leaseMs')::int * interval '1 millisecond';
-    is_late := coalesce((request ->> 'late')::boolean, false);
     by_operator := coalesce((request ->> 'byOperator')::boolean, false);
     select * into op from operations o where o.id = (request ->> 'operationId')::uuid;
+    -- One that was lost and claimed once more is under way again.
+    is_late := coalesce((request ->> 'late')::boolean, false) and op.status <> 'UNRESOLVED';
     is_open := case
       when is_late then by_operator or op.look_again_at is not null and is_late_look_due(op.look_again_at, moment)
       when request ->> 'afterToken' is not null then op.attempt_token = (request ->> 'afterToken')::uuid

@@ -38,13 +38,18 @@ begin
         and newest.known_position is distinct from (known ->> 'position')::pg_lsn then
     perform note_history('POSITION_WENT_BACK', (known ->> 'position')::pg_lsn, moment);
   else
-    return newest.reason <> 'FIRST' and moment < newest.noticed_at + bank_memory();
+    return says_lost(newest, moment);
   end if;
   return true;
 end $$;
 
 -- The bank deletes a stored answer within an hour once it is older than 24.
 create or replace function bank_memory() returns interval language sql immutable as $$ select interval '25 hours' $$;
+
+-- NOTHING_LOST: a person says so, after a planned switch to a standby that had everything.
+create or replace function says_lost(newest history, moment timestamptz) returns boolean language sql as $$
+  select newest.reason not in ('FIRST', 'NOTHING_LOST') and moment < newest.noticed_at + bank_memory()
+$$;
 
 -- What was told to be committed lies before it. Beyond it a crash cuts the log off, and nothing is lost by that; unless
 -- commits do not wait for the disk.
@@ -67,7 +72,6 @@ begin
     perform is_history_lost(known, moment);
   end if;
   return query select c.system_identifier::text, current_timeline(), committed_position()::text,
-    (select h.noticed_at from history h
-     where h.reason <> 'FIRST' and moment < h.noticed_at + bank_memory() order by h.id desc limit 1)
+    (select h.noticed_at from history h where h.id = (select max(id) from history) and says_lost(h, moment))
   from pg_control_system() as c;
 end $$;

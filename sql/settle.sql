@@ -177,7 +177,12 @@ begin
       end if;
     elsif answer in ('SETTLED', 'STRAY') then
       if audit is null and op.status = 'SUCCEEDED' and op_before.status = 'UNRESOLVED' and bank_id is not null
-         and pay.review_reason is not null and not jsonb_path_exists(pay.review_evidence, '$[*].evidence.bankId') then
+         and pay.review_evidence is not null and not exists (
+           -- A stray hold's release says nothing of the payment, nor the payment of that.
+           select from jsonb_array_elements(pay.review_evidence) as e
+           left join operations o on o.id = substr(e ->> 'operation', 4)::uuid
+           where e #> '{evidence,bankId}' is not null
+             or o.input -> 'authorizationId' is distinct from op.input -> 'authorizationId') then
         audit := jsonb_build_object('id', gen_random_uuid(), 'action', 'END_REVIEW', 'actor', 'gateway', 'detail', '{}'::jsonb,
                                     'reason', 'The bank has carried out an operation of this payment, which refutes what was in doubt');
       end if;

@@ -2,6 +2,7 @@ import { pino } from 'pino'
 import type { Logger, LoggerOptions } from 'pino'
 import postgres from 'postgres'
 import { logLines } from './observe/metrics.ts'
+import { withoutCard } from './payment/card-guard.ts'
 
 /** JSON lines; on a terminal, in development, lines for people. Never card data: errors are cut to what is safe. */
 export async function createLogger(level: string, forPeople: boolean): Promise<Logger> {
@@ -37,7 +38,10 @@ function standardOutput() {
 /** pino's own number for it. */
 const WARN = 40
 
-/** The text of a Postgres error can echo a value of the statement; its code and place cannot. */
+/**
+ * The text of a Postgres error can echo a value of the statement; its code and place cannot. What a library says may
+ * hold an input: no digits are told where they could be a card's.
+ */
 export function safeError(error: unknown): Record<string, unknown> {
   if (error instanceof postgres.PostgresError) {
     const { code, severity, routine, constraint_name, table_name, where } = error
@@ -48,9 +52,20 @@ export function safeError(error: unknown): Record<string, unknown> {
       routine,
       constraint_name,
       table_name,
-      where: where?.slice(0, 200),
+      where: where && withoutCard(where.slice(0, 200)),
     }
   }
-  if (error instanceof Error) return { type: error.name, message: error.message, stack: error.stack }
+  if (error instanceof Error) {
+    const { name, message, stack } = error
+    return { type: name, message: withoutCard(message), stack: stack && withoutCards(stack) }
+  }
   return { type: typeof error }
+}
+
+/** Its frames are looked at one by one, or their lines and columns would be one long number. */
+function withoutCards(stack: string): string {
+  const frames = stack.search(/^ {4}at /m)
+  if (frames === -1) return withoutCard(stack)
+  const lines = stack.slice(frames).split('\n').map(withoutCard)
+  return withoutCard(stack.slice(0, frames)) + lines.join('\n')
 }

@@ -36,16 +36,17 @@ export async function runCells(
   }
 }
 
-/** Eight at a time, of the whole matrix the eight points of one operation. */
+/** Eight at a time, of the first sends the eight points of one operation. Those that are slow come one after another. */
 function groupsOf(cells: Cell[], random: () => number): Group[] {
   const groups = new Map<string, Group>()
   const kinds = new Map<string, number>()
   for (const cell of cells) {
-    const { repeats, processes, round } = cell
-    const kind = `${repeats ? 'repeated' : 'once'}_${processes}_${round}`
+    const { scene, dies, repeats, processes, round } = cell
+    const kind =
+      `${scene.replaceAll(/\W/g, '_')}_${dies}_${repeats ? 'repeated' : 'once'}_${processes}_${round}`.toLowerCase()
     const index = kinds.get(kind) ?? 0
     kinds.set(kind, index + 1)
-    const name = `${kind}_${Math.floor(index / GROUP_CELLS)}`
+    const name = `${kind}_${Math.floor(index / (SLOW.has(scene) ? SLOW_CELLS : GROUP_CELLS))}`
     const group = groups.get(name) ?? {
       name,
       processes,
@@ -60,6 +61,9 @@ function groupsOf(cells: Cell[], random: () => number): Group[] {
 }
 
 const GROUP_CELLS = 8
+const SLOW_CELLS = 3
+/** A sweep brings them to their point, or a pause. */
+const SLOW: ReadonlySet<Cell['scene']> = new Set(['re-send', 'late look', 'release', 'expire'])
 
 const BEGUN_MAX = 10
 
@@ -90,6 +94,16 @@ async function openPlace(): Promise<{ place: Place; sql: Sql; close: () => Promi
         await server.createDatabase(name)
         const drop = async () => void (await admin`drop database if exists ${admin(name)} with (force)`)
         return { url: server.url(name), drop }
+      },
+      newServer: async () => {
+        const own = await privateServer()
+        await own.createDatabase('receipts')
+        return {
+          url: own.url('receipts'),
+          kill: async () => void process.kill(own.pid, 'SIGKILL'),
+          start: () => own.restart(),
+          drop: () => own.stop(),
+        }
       },
     },
     close: async () => {

@@ -26,13 +26,19 @@ export function evidenceText(outcome: Outcome, seed: number): string {
   ].join('\n')
 }
 
-/** A row for each point and operation. */
+/** A row for each scene, point and operation. */
 export function rowsOf(outcomes: Outcome[]): (string | number)[][] {
   const rows: (string | number)[][] = [HEAD]
-  for (const point of POINTS) {
-    let label: string = point
+  const sceneOf = ({ cell }: Outcome) => (cell.dies === 'Postgres' ? 'Postgres dies' : cell.scene)
+  const places = [...new Set(outcomes.map(sceneOf))].flatMap((scene) =>
+    POINTS.map((point) => ({ scene, point })),
+  )
+  for (const { scene, point } of places) {
+    let label = scene === 'first send' ? point : `${scene}: ${point}`
     for (const operation of OPERATIONS) {
-      const some = outcomes.filter(({ cell }) => cell.point === point && cell.operation === operation)
+      const some = outcomes.filter(
+        (one) => sceneOf(one) === scene && one.cell.point === point && one.cell.operation === operation,
+      )
       if (some.length === 0) continue
       const took = some.flatMap(({ convergedMs }) => convergedMs ?? [])
       rows.push([

@@ -216,7 +216,10 @@ async function lateLook(world: World, session: Session) {
 async function rerun(world: World, session: Session) {
   const one = inReview(world) ?? known(world)
   if (one === undefined) return
-  const late = one.operation.status !== 'UNRESOLVED'
+  const { status, kind, attempt, lookAgainAt } = one.operation
+  const late = status !== 'UNRESOLVED'
+  // What was refused here and never claimed is not offered to them (recovery/review.ts).
+  if (late && lookAgainAt === null && (kind !== 'AUTHORIZE' || attempt === 0)) return
   await enter(world, session, one.operation, one.payment, {
     late,
     byOperator: true,

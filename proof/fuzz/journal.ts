@@ -49,8 +49,8 @@ export async function spreadOut(sql: Database): Promise<void> {
   await sql`
     create function linger() returns void language plpgsql as $$
     begin
-      if random() < 0.3 then
-        perform pg_sleep(random() * 0.004);
+      if random() < 0.2 then
+        perform pg_sleep(random() * 0.003);
       end if;
     end $$`
   const functions = await sql<{ text: string }[]>`

@@ -384,7 +384,12 @@ class Transaction {
       const isFound = this.changes.some(
         (one) => one.relation === 'authorizations' && one.after?.paymentId === after.id,
       )
-      this.must(isFound || this.rows.strayOf(after.id) || this.hasAudit(after.id), 'a mark is gone', about)
+      // Or it was told, and is another payment's by now.
+      const isTold =
+        'items' in this.statement &&
+        this.statement.items.some((item) => item.paymentId === after.id && bankIdOf(item) !== null)
+      const isKnown = isFound || isTold || this.rows.strayOf(after.id) || this.hasAudit(after.id)
+      this.must(isKnown, 'a mark is gone', about)
     }
   }
 
@@ -396,7 +401,7 @@ class Transaction {
     this.must(before.paymentId === after.paymentId, 'it passed to another payment', about)
     if (before.role !== after.role) {
       const isAdopted = after.role === 'WANTED' && before.releasedAt === null && releases.length === 0
-      this.must(isAdopted, 'its role has changed', about)
+      this.must(isAdopted, `it became ${after.role} after ${releases.map(nameOf).join(', ')}`, about)
     }
     if (before.releasedAt === null && after.releasedAt !== null) {
       const isDone = this.changes.some((one) => one.relation === 'operations' && one.after?.status === 'SUCCEEDED' &&
@@ -481,7 +486,9 @@ function atTheEnd(
   for (const { id, operationId } of bank.deeds.filter(({ kind }) => kind === 'AUTHORIZE')) {
     const operation = rows.operations.get(operationId)
     const payment = rows.payments.get(operation?.paymentId ?? '')
-    const isKnown = rows.authorizations.has(id) || doubled.has(id)
+    // One that was told under another's name is not known by its own.
+    const isKnown =
+      rows.authorizations.has(id) || doubled.has(id) || doubled.has(payment?.authorizationId ?? '')
     // Of two that were placed at one time the one hides the other, which no client can help: the gateway sends none so.
     if (bank.deeds.filter((deed) => deed.operationId === operationId).length > 1) continue
     must(

@@ -22,8 +22,13 @@ export type Deed =
   | { do: 'kill' | 'drain'; by: Which }
   /** Every request meets this, so long. */
   | { do: 'outage'; fault: Outage['fault']; ms: number }
-  /** An operator with the bank's statement settles the first thing that waits for one, or lets recovery try again. */
-  | ({ do: 'settle' | 'rerun' } & Failing)
+  /** The machine's clock is set wrong by so much; the database's is right. */
+  | { do: 'step'; by: Which; ms: number }
+  /**
+   * An operator with the bank's statement settles the first thing that waits for one, lets recovery try again, or errs
+   * and enters what the statement has of another payment.
+   */
+  | ({ do: 'settle' | 'rerun' | 'err' } & Failing)
 
 /** Two at once, in one process or in two. */
 type Joint = { do: 'together'; one: Asking; other: Asking }
@@ -142,13 +147,18 @@ const deed: fc.Arbitrary<Deed> = weighted<Deed>(
   ],
   [3, fc.record({ do: fc.constant('together'), one: asking, other: asking })],
   [2, fc.record({ do: fc.constantFrom('settle', 'rerun'), ...failing })],
+  [1, fc.record({ do: fc.constant('err'), ...failing })],
+  [
+    1,
+    fc.record({ do: fc.constant('step'), by: which, ms: fc.constantFrom(-HOUR_MS, HOUR_MS, 192 * HOUR_MS) }),
+  ],
   [1, fc.record({ do: fc.constantFrom('kill', 'drain'), by: which })],
   [
     2,
     fc.record({
       do: fc.constant('outage'),
       fault: fc.constantFrom(...OUTAGES),
-      ms: fc.constantFrom(5_000, 60_000, HOUR_MS),
+      ms: fc.constantFrom(5_000, 60_000, HOUR_MS, 30 * HOUR_MS),
     }),
   ],
 )

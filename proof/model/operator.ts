@@ -5,7 +5,7 @@ import { closeReview, enterBankReference, rerunRecovery } from '../../src/recove
 import type { Process, World } from './process.ts'
 import type { Receipts } from './receipts.ts'
 
-/** An operator who is honest and reads the bank's statement: what it shows is what is entered. */
+/** An operator who is honest and reads the bank's statement: what it shows is what is entered, but by `err`. */
 
 /** Settles the first thing that waits for one; false when there is none. */
 export async function settleFirst(process: Process, world: World, receipts: Receipts): Promise<boolean> {
@@ -39,6 +39,20 @@ export async function rerun(process: Process, world: World, receipts: Receipts):
   if (payment === undefined) return
   const by = { paymentId: payment.id, operationId: null, actor: 'ops', reason: 'the bank is well again' }
   await world.time.live(process, () => rerunRecovery(process.gateway, by))
+}
+
+/** Enters for the newest payment what the bank did for another one. What a hold was for its id does not tell. */
+export async function err(process: Process, world: World, receipts: Receipts): Promise<void> {
+  const payment = receipts.payments.at(-1)
+  const other = world.bank.books.find(
+    ({ endpoint, parentId }) =>
+      (endpoint === 'captures' && parentId !== payment?.authorizationId) ||
+      (endpoint === 'refunds' && parentId !== payment?.captureId),
+  )
+  if (payment === undefined || other === undefined) return
+  const entry = { paymentId: payment.id, actor: 'ops', reason: 'a slip', bankReference: other.id }
+  const result = await world.time.live(process, () => enterBankReference(process.gateway, entry))
+  if (result.is === 'reviewed') world.errors.push({ msg: `${other.id} was taken for ${payment.id}` })
 }
 
 /** Resolved without the bank's word, for good: the sweep looks no more. */

@@ -7,7 +7,7 @@ import { sweep } from '../../src/recovery/sweep.ts'
 import { HOUR_MS, ModelBank, START } from './bank.ts'
 import type { Asking, Deed, Failing, Story, Wish } from './deeds.ts'
 import { seeded } from '../support/random.ts'
-import { rerun, settleFirst } from './operator.ts'
+import { err, rerun, settleFirst } from './operator.ts'
 import { kill, SETTINGS, startProcess } from './process.ts'
 import type { Process, World } from './process.ts'
 import { emptyReceipts, readReceipts, somethingDue } from './receipts.ts'
@@ -97,6 +97,8 @@ const AUTHORIZE: Wish = { what: 'AUTHORIZE', order: 0, cents: 100, card: 'good',
 const CAPTURE: Wish = { what: 'CAPTURE', payment: 0, isExpected: true, key: 'new' }
 const plainly = (ask: Wish): Asking => ({ do: 'ask', by: 0, ask, bank: [], database: [], trouble: null })
 
+const ACTS = { settle: settleFirst, rerun, err }
+
 /** The answer comes at the deadline at the latest, whatever fails. */
 const PATIENCE_MS = SETTINGS.requestDeadlineMs + 1
 const SWEEP_EVERY_MS = 3_000
@@ -144,11 +146,15 @@ class Run {
       case 'outage':
         this.#world.bank.outage = { fault: deed.fault, untilMs: time.nowMs + deed.ms }
         return
+      case 'step':
+        this.#process(deed.by).skewMs = deed.ms
+        return
       case 'settle':
       case 'rerun':
+      case 'err':
         this.acts += 1
         return await this.#failing([deed], async (process) => {
-          const act = deed.do === 'rerun' ? rerun : settleFirst
+          const act = ACTS[deed.do]
           const receipts = await time.real(() => readReceipts(this.#world.sql))
           // An operator whose reads find no database is told so, and comes again.
           const acting = act(process, this.#world, receipts).catch(onlyWhenPassing)
@@ -227,6 +233,7 @@ class Run {
     this.#isPlain = false
     await this.#untilQuiet()
     for (const process of this.#processes) {
+      process.skewMs = 0
       if (process.gateway.inFlight.draining && !process.hasEnded) kill(this.#world, process)
     }
     return this.#world.time.nowMs

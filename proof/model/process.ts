@@ -54,6 +54,8 @@ export type Process = Life & {
   gateway: Gateway
   /** What happens to it when so many more events have passed over its wires. */
   trouble: { at: number; is: 'death' | 'pause' } | null
+  /** By how much its machine's clock is wrong. */
+  skewMs: number
   /** When it last asked for a claim. */
   claimAskedMs: number
   death: Promise<void>
@@ -80,6 +82,7 @@ export function startProcess(world: World): Process {
     time,
     hasEnded: false,
     trouble: null as Process['trouble'],
+    skewMs: 0,
     claimAskedMs: 0,
     links: new Set<Link>(),
     death,
@@ -107,7 +110,7 @@ export function startProcess(world: World): Process {
     clock: {
       databaseTime: () => NOW,
       monotonicMs: () => time.nowMs,
-      wallMs: () => START + time.nowMs,
+      wallMs: () => START + time.nowMs + process.skewMs,
       sleep: (ms) => new Promise((resolve) => void time.after(ms, resolve, process)),
     },
     random,
@@ -202,6 +205,8 @@ function databaseOf(world: World, process: Process): Database {
     const fault = world.databaseFaults.shift()
     if (fault !== undefined) world.interruptions += 1
     const trip = fault === 'lost' ? time.sleep(LOST_MS) : onTheWay(world, run(statement, fault))
+    // Whatever it is answered, nobody hears it.
+    if (fault === 'silent') trip.catch(() => {})
     const rows = await (fault === 'silent' ? time.sleep(SILENT_MS) : trip)
     await passes(world, process)
     if (fault === undefined || fault === 'slow') return rows

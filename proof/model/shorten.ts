@@ -41,11 +41,13 @@ function simplerDeeds(deed: Deed): Deed[] {
     case 'sweep':
     case 'settle':
     case 'rerun':
+    case 'err':
       return lessFailing(deed)
     case 'wait':
     case 'kill':
     case 'drain':
     case 'outage':
+    case 'step':
       return []
   }
 }

@@ -26,8 +26,8 @@ export async function openBooks(books: Database): Promise<void> {
     -- start_cents: before the run. A card is known by its last four here.
     create table bank.accounts (card text, start_cents bigint, balance_cents bigint, available_cents bigint);
     create table bank.transactions (
-      id text, type text, reference_id text, card text, amount_cents bigint, status text, expires_at timestamptz,
-      idempotency_key text, key_stored boolean);
+      id text, type text, reference_id text, card text, amount_cents bigint, status text, created_at timestamptz,
+      expires_at timestamptz, idempotency_key text, key_stored boolean);
 
     create schema seen;
     -- What clients asked for under each key, before any conflicting request.
@@ -39,6 +39,12 @@ export async function openBooks(books: Database): Promise<void> {
     create table seen.exchanges (
       seq int, key text, endpoint text, has_body boolean, arrived_ms float8, ended_ms float8, ambiguous boolean,
       key_lost text);
+    -- In the order in which they came, repeats included.
+    create table seen.webhooks (seq int, payment_id uuid, version int, to_state text);
+    -- May the goods of an order leave? is_last: when all was over.
+    create table seen.checks (
+      order_id text, amount_cents bigint, may_ship boolean, reason text, asked_at timestamptz, answered_at timestamptz,
+      is_last boolean);
     -- Places where a card number or CVV was found.
     create table seen.leaks (place text, found text);
     -- Operations that recovery had not settled in its time.

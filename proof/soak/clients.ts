@@ -21,6 +21,16 @@ export type Seen = {
   /** Those that say: not yet. */
   notYet: { code: string; atMs: number }[]
   leaks: { place: string; found: string }[]
+  /** What the warehouse was told. */
+  checks: {
+    order_id: string
+    amount_cents: number
+    may_ship: boolean
+    reason: string
+    asked_at: Date
+    answered_at: Date
+    is_last: boolean
+  }[]
   /** Requests sent, and those of them whose connection broke (a gateway was killed, or the client hung up). */
   sent: number
   broken: number
@@ -38,7 +48,7 @@ export type Request = {
 }
 
 export function nothingSeen(): Seen {
-  return { requests: [], answers: [], notYet: [], leaks: [], sent: 0, broken: 0, faulty: [] }
+  return { requests: [], answers: [], notYet: [], leaks: [], checks: [], sent: 0, broken: 0, faulty: [] }
 }
 
 /** One request to any of the gateways; null when no answer came. Whatever came is searched for card data. */

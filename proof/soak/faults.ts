@@ -26,7 +26,18 @@ const SHARES: Partial<Record<FaultKind, number>> = {
   'insert-failed': 0.005,
   'card-or-parent-not-found': 0.005,
   'commit-failed': 0.005,
+  html: 0.004,
+  malformed: 0.002,
+  'other-amount': 0.004,
+  'other-currency': 0.002,
+  'other-parent': 0.004,
+  late: 0.002,
 }
+/** Above the attempt's timeout. */
+const LATE_MS = 22_000
+/** Of the authorizations end within the run. */
+const SHORT_SHARE = 0.1
+const SHORT_MS = 30_000
 const KILL_EVERY_MS = 10_000
 const BANK_CUT_EVERY_MS = 60_000
 const BANK_CUT_MS = 3_000
@@ -52,11 +63,16 @@ export function startFaults(options: {
   answers: () => number
 }): Faults {
   const { bank, bankServer, receiptsServer, gateways, scale, random, answers } = options
+  const stopped = new AbortController()
   bank.settings.failureRate = CHAOS_SHARE
   for (const [what, probability] of Object.entries(SHARES)) {
-    bank.faults.add(what as FaultKind, { times: null, probability })
+    bank.faults.add(what as FaultKind, { times: null, probability, delayMs: LATE_MS * scale })
   }
-  const stopped = new AbortController()
+  const longHours = bank.settings.authExpiryHours
+  const shortHours = (SHORT_MS * scale) / 3_600_000
+  Object.defineProperty(bank.settings, 'authExpiryHours', {
+    get: () => (!stopped.signal.aborted && random() < SHORT_SHARE ? shortHours : longHours),
+  })
   const done = { kills: 0, suspensions: 0, cuts: 0, restarts: 0 }
   const wait = async (ms: number) => await pause(ms, null, { signal: stopped.signal }).catch(() => null)
   const every = async (everyMs: number, strike: () => Promise<void> | void) => {
@@ -98,6 +114,9 @@ export function startFaults(options: {
           "a fault of the bank's database, rolled back",
           had('database-down', 'insert-failed', 'card-or-parent-not-found', 'commit-failed'),
         ],
+        ['answered as HTML, or by half', had('html', 'malformed')],
+        ['answered with something else', had('other-amount', 'other-currency', 'other-parent')],
+        ['answered too late', had('late')],
         ['done, key lost', count(({ keyLost }) => keyLost === 'fault')],
         ['done, key lost: its client was gone', count(({ keyLost }) => keyLost === 'client gone')],
         ["done, key lost: the bank's database was gone", count(({ keyLost }) => keyLost === 'database')],

@@ -215,6 +215,60 @@ export const INVARIANTS: readonly Invariant[] = [
       from receipts.payments p where p.state = 'PENDING'`,
   },
   {
+    id: 'I9',
+    says: 'no review is left where an operator has read the bank’s statement',
+    violations: `select id, state, review_reason from receipts.payments where review_reason is not null`,
+  },
+  {
+    id: 'I9',
+    says: 'an authorization that has expired is released',
+    // A minute is left to clocks that differ.
+    violations: `
+      select id, authorization_expires_at from receipts.payments
+      where state = 'AUTHORIZED' and authorization_expires_at < (select max(asked_at) from seen.checks) - interval '2 minutes'`,
+  },
+  {
+    id: 'I11',
+    says: 'FicMart was told of each transition by webhook, and of none before the one that led there',
+    violations: `
+      with told as (
+        select payment_id, version, min(seq) as first from seen.webhooks group by payment_id, version),
+      ordered as (
+        select *, max(first) over (partition by payment_id order by version rows between unbounded preceding and 1 preceding) as before
+        from told)
+      select t.payment_id, t.version, t.to_state, o.first, o.before
+      from receipts.transitions t left join ordered o using (payment_id, version)
+      where o.first is null or o.before > o.first
+      union all
+      select w.payment_id, w.version, w.to_state, w.seq, null
+      from seen.webhooks w left join receipts.transitions t using (payment_id, version)
+      where t.to_state is distinct from w.to_state`,
+  },
+  {
+    id: 'I12',
+    says: 'goods may never leave without the money at the bank at that moment',
+    violations: `
+      select c.* from seen.checks c where c.may_ship and not exists (
+        select from bank.transactions hold
+        left join bank.transactions used on used.reference_id = hold.id
+        left join bank.transactions refund on refund.reference_id = used.id
+        where hold.type = 'AUTHORIZATION' and hold.amount_cents = c.amount_cents and hold.created_at <= c.answered_at
+          and (used.type = 'CAPTURE' and coalesce(refund.created_at > c.asked_at, true)
+               or hold.expires_at > c.asked_at and coalesce(used.created_at > c.asked_at, true)))`,
+  },
+  {
+    id: 'I12',
+    says: 'nor stay for ever while it is there, but where the bank has lost the id of the capture',
+    violations: `
+      select c.*, p.id, p.state from seen.checks c join receipts.payments p using (order_id, amount_cents)
+      join bank.transactions hold on hold.id = p.authorization_id
+      left join bank.transactions used on used.reference_id = hold.id
+      left join bank.transactions refund on refund.reference_id = used.id
+      where c.is_last and not c.may_ship
+        and (used.id is null and hold.expires_at > c.answered_at or used.type = 'CAPTURE' and refund.id is null)
+        and not (c.reason = 'CAPTURE_UNCONFIRMED' and not used.key_stored)`,
+  },
+  {
     id: 'I10',
     says: 'no card number or CVV in any table, file, log line or answer of the gateway',
     violations: 'select * from seen.leaks',

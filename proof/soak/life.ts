@@ -4,7 +4,7 @@ import { pick } from '../support/random.ts'
 import { CARDS } from './cards.ts'
 import { ask } from './clients.ts'
 import type { Request, World } from './clients.ts'
-import { CONFLICT_CENTS } from './plan.ts'
+import { CONFLICT_CENTS, orderOf } from './plan.ts'
 import type { FollowUp, Life } from './plan.ts'
 
 /** Asks for all once more, or for the keys that are wanted. */
@@ -43,7 +43,8 @@ export async function live(world: World, life: Life): Promise<ComeBack> {
   async function authorize(): Promise<{ id: string; cents: number } | null> {
     for (const cents of life.amountsCents) {
       const answer = await perform('authorize', cents, {
-        orderId: `order ${life.number}`,
+        orderId: orderOf(life),
+        allowAnotherForOrder: life.isAnother,
         customerId: `customer ${life.number % 100}`,
         amountCents: cents,
         card: CARDS[life.number % CARDS.length],

@@ -5,6 +5,8 @@ import { pick, seeded } from '../support/random.ts'
 export type FollowUp = 'capture' | 'void' | 'refund'
 export type Life = {
   number: number
+  /** Pays once more for the order of the life before it. */
+  isAnother: boolean
   /** Of each try to authorize: no other payment has it, so that a row of the bank's ledger names its payment. */
   amountsCents: number[]
   /** After the authorize, one after the other; what stands together is asked for at once, under a key each. */
@@ -30,6 +32,9 @@ const LIVES: readonly [FollowUp[][], ...FollowUp[][][]] = [
 const AMOUNT_CENTS_MIN = 1_000
 const AUTHORIZE_TRIES = 2
 const PATIENT_SHARE = 0.75
+const ANOTHER_SHARE = 0.1
+
+export const orderOf = ({ number, isAnother }: Life) => `order ${isAnother ? number - 1 : number}`
 
 export function planLives(payments: number, seed: number): Life[] {
   return Array.from({ length: payments }, (_, number) => {
@@ -40,6 +45,7 @@ export function planLives(payments: number, seed: number): Life[] {
     const at = () => (isPatient ? Math.floor(random() * (steps.length + 1)) : Infinity)
     return {
       number,
+      isAnother: number > 0 && random() < ANOTHER_SHARE,
       amountsCents: Array.from(
         { length: AUTHORIZE_TRIES },
         (_try, index) => AMOUNT_CENTS_MIN + index * payments + number,

@@ -2,7 +2,17 @@ import { table } from '../support/report.ts'
 import type { SoakReport } from './run.ts'
 
 /** What a run shows at its end: what was done to the gateway, what became of the payments, and what was proven. */
-export function told({ faults, outcomes, checked, seen, tookMs, settledMs, log }: SoakReport): string {
+export function told({
+  faults,
+  outcomes,
+  checked,
+  seen,
+  acts,
+  events,
+  tookMs,
+  settledMs,
+  log,
+}: SoakReport): string {
   const seconds = (ms: number) => `${(ms / 1_000).toFixed(1)} s`
   const answered = (...by: string[]) => seen.answers.filter(({ client }) => by.includes(client)).length
   const errors = errorsIn(log)
@@ -26,6 +36,10 @@ export function told({ faults, outcomes, checked, seen, tookMs, settledMs, log }
       ['to duplicates', answered('duplicate')],
       ['to late clients', answered('late')],
       ['to conflicting requests', answered('conflict')],
+      ['may the goods leave: yes', seen.checks.filter(({ may_ship: mayShip }) => mayShip).length],
+      ['may the goods leave: no', seen.checks.filter(({ may_ship: mayShip }) => !mayShip).length],
+      ['acts of the operator', acts],
+      ['webhooks received', events],
     ]),
     table([
       ['', 'must be true', 'violations'],

@@ -9,7 +9,10 @@ import { lookLate } from './late-looks.ts'
 import { live } from './life.ts'
 import { planLives } from './plan.ts'
 import type { Life } from './plan.ts'
+import { operate } from './operator.ts'
+import { askAllAlong, askAtTheEnd } from './shipments.ts'
 import { rowsOf, setStage } from './stage.ts'
+import type { Stage } from './stage.ts'
 import { judge } from './verdict.ts'
 import type { Verdict } from './verdict.ts'
 
@@ -27,6 +30,9 @@ export type SoakOptions = {
 export type SoakReport = Verdict & {
   faults: Map<string, number>
   seen: Seen
+  /** What the operator settled; webhooks that came. */
+  acts: number
+  events: number
   tookMs: number
   /** From the last fault until nothing was unresolved. */
   settledMs: number
@@ -65,7 +71,13 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
       answers: () => seen.answers.length,
     })
     const gatewayUrl = (random: () => number) => gateways.url(random)
-    const lives = begin(planLives(payments, seed), { gatewayUrl, scale, over: over.signal, seen })
+    const anyUrl = () => gatewayUrl(Math.random)
+    const plan = planLives(payments, seed)
+    const lives = begin(plan, { gatewayUrl, scale, over: over.signal, seen })
+    const warehouse = { lives: plan, gatewayUrl: anyUrl, seen, random: seeded(seed + 2) }
+    const asking = askAllAlong(warehouse, () => lives.count.begun, over.signal)
+    const closed = new AbortController()
+    const operating = operate({ gatewayUrl: anyUrl, receiptsUrl, bank: stage.bank, scale }, closed.signal)
     const watching = watch(over.signal, async () => {
       const { begun, done } = lives.count
       const unresolved = (await unresolvedIn(receiptsUrl))?.length ?? 'not to be told'
@@ -78,18 +90,33 @@ export async function soak({ payments, scale, seed, show }: SoakOptions): Promis
     await lives.allBegun
     await Promise.race([lives.allDone, pause(LAST_FAULTS_MS * scale)])
     await faults.stop()
+    stage.isReceiverIll.now = false
     const struck = faults.counts()
     const recovered = await recovery(receiptsUrl, scale)
-    await lookLate(() => gatewayUrl(Math.random), receiptsUrl)
+    await lookLate(anyUrl, receiptsUrl)
     await Promise.race([lives.comeBack(), pause(LAST_ANSWERS_MS * (1 + payments / 1_000))])
     over.abort()
-    await Promise.all([lives.allDone, watching])
+    await Promise.all([lives.allDone, watching, asking])
+    show('waiting for reviews, expired authorizations and webhooks')
+    await allOver(receiptsUrl, stage)
+    closed.abort()
+    const { acts } = await operating
+    await askAtTheEnd(warehouse)
 
     show('laying both ledgers side by side')
     const exitCodes = await gateways.stop()
     const verdict = await judge(stage, seen, { exitCodes, unresolved: recovered.unresolved })
     const tookMs = performance.now() - startedMs
-    return { ...verdict, faults: struck, seen, tookMs, settledMs: recovered.tookMs, log: gateways.output() }
+    return {
+      ...verdict,
+      faults: struck,
+      seen,
+      acts,
+      events: stage.receiver.events.length,
+      tookMs,
+      settledMs: recovered.tookMs,
+      log: gateways.output(),
+    }
   } catch (error) {
     await writeFile(LOG_OF_FAILURE, gateways.output())
     throw new Error(`the soak broke off; what the gateways logged is in ${LOG_OF_FAILURE}`, { cause: error })
@@ -151,6 +178,23 @@ async function recovery(url: string, scale: number) {
   }
 }
 
+/** Reviews are settled, authorizations that have ended are released, and FicMart knows all; or they have had their time. */
+async function allOver(url: string, { receiver }: Stage): Promise<void> {
+  for (const untilMs = performance.now() + LAST_MS; performance.now() < untilMs; await pause(POLL_MS)) {
+    const rows = await rowsOf(
+      url,
+      `select (select count(*)::int from transitions) as transitions,
+              (select count(*)::int from payments where review_reason is not null
+                 or state = 'AUTHORIZED' and authorization_expires_at < now() + interval '1 hour') as open`,
+    )
+    const [row] = rows ?? []
+    const told = new Set(receiver.events.map(({ id }) => id)).size
+    if (row?.['open'] === 0 && told >= Number(row['transitions'])) return
+  }
+}
+
+/** A webhook that went to a gateway which died is sent again after half a minute, a refused one later still. */
+const LAST_MS = 180_000
 const POLL_MS = 200
 const WATCH_MS = 500
 
@@ -161,11 +205,11 @@ async function watch(over: AbortSignal, look: () => Promise<void>): Promise<void
   }
 }
 
-/** Of the operations that had begun by then. Null while the receipts are away. */
+/** Of the operations that had begun by then and wait for no operator. Null while the receipts are away. */
 async function unresolvedIn(url: string, begunBy = 'infinity'): Promise<Record<string, unknown>[] | null> {
   return await rowsOf(
     url,
     `select id, kind, attempt, attempt_purpose, ambiguous_at, leased_until from operations
-     where status = 'UNRESOLVED' and created_at <= '${begunBy}'`,
+     where status = 'UNRESOLVED' and leased_until is not null and created_at <= '${begunBy}'`,
   )
 }

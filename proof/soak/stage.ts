@@ -3,6 +3,8 @@ import { startSimulator } from '../../src/simulator/simulator.ts'
 import type { Simulator } from '../../src/simulator/simulator.ts'
 import { privateServer } from '../../test/support/private-server.ts'
 import type { PrivateServer } from '../../test/support/private-server.ts'
+import { startReceiver } from '../support/receiver.ts'
+import type { Receiver } from '../support/receiver.ts'
 import { CARDS } from './cards.ts'
 import { startGateways } from './gateways.ts'
 import type { Gateways } from './gateways.ts'
@@ -13,10 +15,15 @@ export type Stage = {
   receiptsServer: PrivateServer
   bank: Simulator
   gateways: Gateways
+  /** FicMart's end of the webhooks. */
+  receiver: Receiver
+  /** It refuses some of them. */
+  isReceiverIll: { now: boolean }
   end(): Promise<void>
 }
 
 const GATEWAYS = 3
+const WEBHOOKS_REFUSED = 0.1
 /** Enough for every payment there can be, twice. */
 export const START_CENTS = 1_000_000_000_000
 
@@ -40,8 +47,11 @@ export async function setStage(scale: number, random: () => number): Promise<Sta
     await bank.sql`
       insert into accounts values (${number}, ${cvv}, ${expiryMonth}, ${expiryYear}, ${START_CENTS}, ${START_CENTS})`
   }
+  const isReceiverIll = { now: true }
+  const receiver = await startReceiver(() => !isReceiverIll.now || random() >= WEBHOOKS_REFUSED)
   const ms = (unscaled: number) => String(Math.round(unscaled * scale))
   const gateways = await startGateways(GATEWAYS, {
+    ...receiver.env,
     DATABASE_URL: receiptsServer.url('gateway'),
     BANK_URL: bank.url,
     BANK_ATTEMPT_TIMEOUT_MS: ms(20_000),
@@ -56,9 +66,12 @@ export async function setStage(scale: number, random: () => number): Promise<Sta
     receiptsServer,
     bank,
     gateways,
+    receiver,
+    isReceiverIll,
     end: async () => {
       await gateways.stop()
       await bank.close()
+      await receiver.close()
       await Promise.all([bankServer.stop(), receiptsServer.stop()])
     },
   }

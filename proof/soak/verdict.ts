@@ -38,6 +38,14 @@ export async function judge(
     )
     await enter(books, 'seen.requests', seen.requests)
     await enter(books, 'seen.answers', seen.answers)
+    await enter(books, 'seen.checks', seen.checks)
+    await enter(
+      books,
+      'seen.webhooks',
+      stage.receiver.events.map(({ paymentId, version, toState }, seq) => {
+        return { seq, payment_id: paymentId.slice('pay_'.length), version, to_state: toState }
+      }),
+    )
     await enter(
       books,
       'seen.exchanges',
@@ -46,7 +54,7 @@ export async function judge(
     await enter(
       books,
       'seen.faulty',
-      seen.faulty.map((answer) => ({ answer })),
+      [...seen.faulty, ...stage.receiver.faulty].map((answer) => ({ answer })),
     )
     const ends = [...gateways.ended, ...end.exitCodes.filter((code) => code !== 0)]
     await enter(

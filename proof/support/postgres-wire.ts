@@ -19,8 +19,8 @@ export type PostgresWire = Wire & {
 }
 
 export type Call = {
-  name: 'claim' | 'claim_again' | 'settle'
-  /** The ids by which sql/ knows them. */
+  name: 'claim' | 'claim_again' | 'settle' | 'settle_delivery'
+  /** The ids by which sql/ knows them; of a webhook only its payment. */
   items: CallItem[]
 }
 /** What a claim says of the operation, the others do not. */
@@ -100,7 +100,7 @@ function readPostgres(link: Link, meet: (call: Call) => Holding | null): Watch {
     } else if (type === 'B') {
       const [, statement = ''] = texts(whole.subarray(5), 2)
       const name = statements.get(statement) ?? null
-      const holding = name === null ? null : meet({ name, items: firstParameter(whole) as Call['items'] })
+      const holding = name === null ? null : meet({ name, items: itemsOf(name, firstParameter(whole)) })
       if (holding !== null) {
         pending = { at: asked, holding }
         if (holding.what === 'request') {
@@ -127,7 +127,7 @@ function readPostgres(link: Link, meet: (call: Call) => Holding | null): Watch {
   return { fromClient, fromServer }
 }
 
-const CALLED = /\bfrom (claim|claim_again|settle)\(/
+const CALLED = /\b(?:from|select) (claim|claim_again|settle|settle_delivery)\(/
 
 /** Cuts a stream into whole messages: a type, a length that counts itself, the rest. The first has no type. */
 function messages(first: 'startup' | 'typed', take: (type: string, whole: Buffer) => void) {
@@ -152,9 +152,14 @@ function texts(bytes: Buffer, count: number): string[] {
 }
 
 /** Of a Bind: portal, statement, formats, parameters. */
-function firstParameter(bind: Buffer): unknown {
+function firstParameter(bind: Buffer): string {
   let at = bind.indexOf(0, bind.indexOf(0, 5) + 1) + 1
   at += 2 + 2 * bind.readInt16BE(at)
   const length = bind.readInt32BE(at + 2)
-  return JSON.parse(bind.toString('utf8', at + 6, at + 6 + length)) as unknown
+  return bind.toString('utf8', at + 6, at + 6 + length)
+}
+
+function itemsOf(name: Call['name'], parameter: string): CallItem[] {
+  if (name === 'settle_delivery') return [{ operationId: '', paymentId: parameter }]
+  return JSON.parse(parameter) as CallItem[]
 }

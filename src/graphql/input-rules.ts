@@ -1,5 +1,6 @@
-import cardTypes from 'credit-card-type'
 import { z } from 'zod'
+import { mayHoldCard } from '../payment/card-guard.ts'
+import { brandOf, passesLuhn } from '../payment/card-number.ts'
 import { Card } from '../payment/card.ts'
 import {
   transitionOfCursor,
@@ -25,7 +26,9 @@ const BLANK_AT_END = /^\p{Z}|\p{Z}$/u
 export const VISIBLE_TEXT =
   '1 to 255 visible characters (Unicode code points): no line breaks, control or zero-width characters, no blank at either end.'
 
-export const visibleText = checked((text) => {
+export const visibleText = checked(invisible)
+
+function invisible(text: string): string | null {
   if (text.length === 0) return 'must not be empty'
   if (text.length > 2 * CHARACTERS_MAX || Array.from(text).length > CHARACTERS_MAX) {
     return `must have at most ${CHARACTERS_MAX} characters`
@@ -34,34 +37,28 @@ export const visibleText = checked((text) => {
   if (text.includes(REPLACED)) return 'must be UTF-8: it has characters that could not be read'
   if (BLANK_AT_END.test(text)) return 'must not begin or end with a blank'
   return null
-})
+}
+
+/** Of a text that is stored, sent on or logged, after all else that it must be. */
+export const cardIn = (text: string) => (mayHoldCard(text) ? MAY_BE_CARD : null)
+const MAY_BE_CARD =
+  'must not hold what could be the number of a card, 13 to 19 digits of an issuer with a right check digit, whatever stands between them. Leave it out. If it is another number, put words between its parts in a reason (of four letters or more), and take another id, a UUID for instance'
+
+export const STORED_TEXT = `${VISIBLE_TEXT} Nothing that could be the number of a card.`
+export const storedText = checked((text) => invisible(text) ?? cardIn(text))
 
 const REASON_MAX = 1_000
-export const REASON_TEXT = `1 to ${REASON_MAX} characters, not only blanks, and no card number.`
+export const REASON_TEXT = `1 to ${REASON_MAX} characters, not only blanks, and nothing that could be the number of a card.`
 export const reasonText = checked((text) => {
   if (text.trim() === '' || text.length > REASON_MAX)
     return `must be 1 to ${REASON_MAX} characters, not only blanks`
   // Postgres takes neither.
   if (/[\0\p{Cs}]/u.test(text)) return 'must not have the character NUL, or half a character'
-  const rows = text.normalize('NFKC').match(ROWS_OF_DIGITS) ?? []
-  return rows.some(mayHoldCard) ? 'must not hold what could be the number of a card' : null
+  return cardIn(text)
 })
-/** With one or two blanks or strokes between them. */
-const ROWS_OF_DIGITS = /\d+(?:[\s._/\p{Pd}]{1,2}\d+)*/gu
-
-/** Neighbours may be of another number, so any that follow each other are looked at. */
-function mayHoldCard(row: string): boolean {
-  const groups = row.split(/\D+/)
-  return groups.some((_, from) =>
-    groups.some((__, to) => {
-      const digits = groups.slice(from, to + 1).join('')
-      return /^\d{13,19}$/.test(digits) && passesLuhn(digits) && brandOf(digits) !== 'unknown'
-    }),
-  )
-}
 
 export const voidReference = checked((text) =>
-  /^void_[0-9A-Za-z-]{1,64}$/.test(text) ? null : 'must be the bank\'s id of a void: "void_..."',
+  /^void_[0-9A-Za-z-]{1,64}$/.test(text) ? cardIn(text) : 'must be the bank\'s id of a void: "void_..."',
 )
 
 /** A million dollars less a cent: more is a mistake, not a sale. */
@@ -123,45 +120,6 @@ export const card = z
     expiryYear: z.number().min(2000, year).max(2099, year),
   })
   .transform((fields) => new Card({ ...fields, brand: brandOf(fields.number) }))
-
-/**
- * Each brand's ranges of first digits. The library's own search copies each brand that it finds and turns three hundred
- * numbers into text, a fortieth of the gateway's CPU; a test compares this one with it.
- */
-const BRANDS = Object.values(cardTypes.types).map((brand) => ({
-  brand,
-  ranges: cardTypes.getTypeInfo(brand).patterns.map((pattern) => {
-    const [from, to] = [pattern].flat()
-    return { digits: String(from).length, from: Number(from), to: Number(to ?? from) }
-  }),
-}))
-const DIGITS_MAX = Math.max(...BRANDS.flatMap(({ ranges }) => ranges.map(({ digits }) => digits)))
-
-/** The brand whose first range that fits is the longest. */
-export function brandOf(number: string): string {
-  const starts = Array.from({ length: DIGITS_MAX + 1 }, (_, digits) => Number(number.slice(0, digits)))
-  let best = { brand: 'unknown', digits: 0 }
-  for (const { brand, ranges } of BRANDS) {
-    const range = ranges.find(({ digits, from, to }) => {
-      const start = starts[digits]
-      return start !== undefined && from <= start && start <= to
-    })
-    if (range !== undefined && range.digits > best.digits) best = { brand, digits: range.digits }
-  }
-  return best.brand
-}
-
-/** Every second digit from the right counts double, its own digits summed; the whole is a multiple of ten. */
-function passesLuhn(digits: string): boolean {
-  const sum = digits
-    .split('')
-    .toReversed()
-    .reduce((total, digit, place) => {
-      const value = Number(digit) * (place % 2 === 0 ? 1 : 2)
-      return total + (value > 9 ? value - 9 : value)
-    }, 0)
-  return sum % 10 === 0
-}
 
 /** `reasonAgainst`: null when the text is good. */
 function checked(reasonAgainst: (text: string) => string | null) {

@@ -1,7 +1,16 @@
 import { z } from 'zod'
 import { Card } from '../payment/card.ts'
 import { builder } from './builder.ts'
-import { AMOUNT_RANGE, amountCents, card, paymentIdText, VISIBLE_TEXT, visibleText } from './input-rules.ts'
+import {
+  AMOUNT_RANGE,
+  amountCents,
+  card,
+  cardIn,
+  paymentIdText,
+  STORED_TEXT,
+  storedText,
+  visibleText,
+} from './input-rules.ts'
 
 /**
  * The inputs of the mutations. Each is validated as a whole, nested card included, so that all its bad fields are
@@ -10,7 +19,7 @@ import { AMOUNT_RANGE, amountCents, card, paymentIdText, VISIBLE_TEXT, visibleTe
 
 const CardInput = builder.inputType('CardInput', {
   description:
-    'A card. Number and CVV go to the bank and nowhere else: they are neither stored nor logged, and a key or id that holds the number is refused.',
+    'A card. Number and CVV go to the bank and nowhere else: they are neither stored nor logged, and a key or id that could hold a number is refused.',
   fields: (t) => ({
     number: t.string({ description: '13 to 19 digits; blanks and dashes between them are ignored.' }),
     cvv: t.string({ description: 'The 3 or 4 digits of the security code.' }),
@@ -19,15 +28,17 @@ const CardInput = builder.inputType('CardInput', {
   }),
 })
 
-const IDEMPOTENCY_KEY = `Makes this request safe to repeat: however often it is sent, it is carried out at most once, and every repeat gets the first one's answer. Make a new one (a UUID, say) for each new intention, and keep it until there is an answer. Kept as long as the receipt; each API client has keys of its own. ${VISIBLE_TEXT}`
+const IDEMPOTENCY_KEY = `Makes this request safe to repeat: however often it is sent, it is carried out at most once, and every repeat gets the first one's answer. Make a new one (a UUID, say) for each new intention, and keep it until there is an answer. Kept as long as the receipt; each API client has keys of its own. ${STORED_TEXT}`
+
+const HOLDS_THIS_CARD = "must not hold the card's number. Take another id, a UUID for instance"
 
 export const AuthorizePaymentInput = builder
   .inputType('AuthorizePaymentInput', {
     description: 'A payment to authorize.',
     fields: (t) => ({
       idempotencyKey: t.string({ description: IDEMPOTENCY_KEY }),
-      orderId: t.string({ description: `FicMart's order. ${VISIBLE_TEXT}` }),
-      customerId: t.string({ description: `FicMart's customer. ${VISIBLE_TEXT}` }),
+      orderId: t.string({ description: `FicMart's order. ${STORED_TEXT}` }),
+      customerId: t.string({ description: `FicMart's customer. ${STORED_TEXT}` }),
       amountCents: t.field({ type: 'Cents', description: `What to hold: ${AMOUNT_RANGE}` }),
       card: t.field({ type: CardInput, description: 'The card to hold it on.' }),
       allowAnotherForOrder: t.boolean({
@@ -51,12 +62,13 @@ export const AuthorizePaymentInput = builder
           .nullish()
           .transform((allow) => allow ?? false),
       })
-      // What is stored. A card with a fault of its own has not become one.
+      // What is stored. Of this card it is known what to look for: in a UUID, among other digits, anywhere. One with a
+      // fault of its own has not become a card.
       .superRefine((input, context) => {
-        if (!(input.card instanceof Card)) return
         for (const name of ['idempotencyKey', 'orderId', 'customerId'] as const) {
-          if (input.card.isIn(input[name]))
-            context.addIssue({ code: 'custom', path: [name], message: "must not hold the card's number" })
+          const isThisCard = input.card instanceof Card && input.card.isIn(input[name])
+          const message = isThisCard ? HOLDS_THIS_CARD : cardIn(input[name])
+          if (message !== null) context.addIssue({ code: 'custom', path: [name], message })
         }
       }),
   )
@@ -81,7 +93,7 @@ function followUpInput(name: string, description: string) {
     })
     .validate(
       z.object({
-        idempotencyKey: visibleText,
+        idempotencyKey: storedText,
         paymentId: paymentIdText,
         expectedAmountCents: amountCents.nullish().transform((cents) => cents ?? null),
       }),

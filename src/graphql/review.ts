@@ -10,8 +10,8 @@ import {
   paymentIdText,
   REASON_TEXT,
   reasonText,
-  VISIBLE_TEXT,
-  visibleText,
+  STORED_TEXT,
+  storedText,
   voidReference,
 } from './input-rules.ts'
 import { AuditLineType, PaymentType } from './nouns.ts'
@@ -91,12 +91,12 @@ const EnterBankReferenceInput = builder
     fields: (t) => ({
       paymentId: t.id(PAYMENT_ID),
       bankReference: t.string({
-        description: `The bank's id of an authorization (\`auth_...\`), capture (\`cap_...\`) or refund (\`ref_...\`). ${VISIBLE_TEXT}`,
+        description: `The bank's id of an authorization (\`auth_...\`), capture (\`cap_...\`) or refund (\`ref_...\`). ${STORED_TEXT}`,
       }),
       reason: t.string(REASON),
     }),
   })
-  .validate(z.object({ ...input, bankReference: visibleText }))
+  .validate(z.object({ ...input, bankReference: storedText }))
 
 const CloseReviewInput = builder
   .inputType('CloseReviewInput', {

@@ -90,8 +90,15 @@ export async function claimAgain(
   })
   if (claim !== null) return claim
   const back = await bringBack(gateway, operation, next.after ?? token)
-  return back.operation.id === operation.id ? await claimAgain(gateway, operation, next) : { lost: back }
+  if (back.operation.id !== operation.id) return { lost: back }
+  return await claimAgain(gateway, operation, {
+    ...next,
+    ambiguous: next.ambiguous || wasAmbiguous(operation),
+  })
 }
+
+/** What the lost claim said, the one that stands for it must say again. */
+export const wasAmbiguous = ({ ambiguousAt }: Operation): boolean => ambiguousAt !== null
 
 export type ClaimAgainRow = JsonRow<'CLAIMED' | 'RESOLVED' | 'TAKEN' | 'GONE'> & {
   quiet: boolean

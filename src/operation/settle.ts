@@ -5,7 +5,7 @@ import type { Gateway } from '../gateway.ts'
 import { operationAttempts, operationsSettled } from '../observe/metrics.ts'
 import { MOVES } from '../payment/payment.ts'
 import type { Audit } from '../payment/payment.ts'
-import { callsOf, stepOf, subject } from './claim-again.ts'
+import { callsOf, stepOf, subject, wasAmbiguous } from './claim-again.ts'
 import type { Claim } from './claim-again.ts'
 import { leaseMs } from './claim-row.ts'
 import type { Conclusion } from './decide.ts'
@@ -55,7 +55,8 @@ export async function settle(
     return await settle(gateway, claim, { ...outcome, ambiguous: true, conclusion: { is: 'LEAVE', review } })
   }
   const { operation } = await bringBack(gateway, claim.operation, claim.token)
-  return await settle(gateway, { operation, token: claim.token }, outcome)
+  const ambiguous = outcome.ambiguous || wasAmbiguous(claim.operation)
+  return await settle(gateway, { operation, token: claim.token }, { ...outcome, ambiguous })
 }
 
 export type SettleAnswer = 'SETTLED' | 'STRAY' | 'LEFT' | 'TAKEN' | 'GONE'

@@ -1,3 +1,5 @@
+import { digitsOf } from './card-guard.ts'
+
 /**
  * A card on its way to the bank. Number and CVV are private fields, so that neither `JSON.stringify` nor
  * `util.inspect`, and so no log line, error or trace, can show them; `forBank` is the only way out.
@@ -24,7 +26,7 @@ export class Card {
 
   /** Whether a text holds the number, whatever stands between its digits. */
   isIn(text: string): boolean {
-    return text.normalize('NFKC').replaceAll(/\D/g, '').includes(this.#number)
+    return digitsOf(text).includes(this.#number)
   }
 
   /** The fields of the bank's authorization request. */

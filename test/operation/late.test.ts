@@ -1,8 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import { expect, it } from 'vitest'
 import { systemClock } from '../../src/gateway.ts'
+import { claimAgain } from '../../src/operation/claim-again.ts'
+import { claimRow } from '../../src/operation/claim-row.ts'
+import { settle } from '../../src/operation/settle.ts'
+import { derivedId } from '../../src/payment/ids.ts'
 import { startTestBank } from '../support/bank.ts'
-import { succeeded } from '../support/client.ts'
+import { authorized, succeeded } from '../support/client.ts'
 import { testDatabase } from '../support/database.ts'
 import { startTestGateway } from '../support/gateway.ts'
 
@@ -107,4 +111,35 @@ it('a fault of ours after the claim is answered as unknown, and the repeat finds
   let answer = await client.authorize(input)
   while (answer.code === 'OUTCOME_UNKNOWN') answer = await client.authorize(input)
   expect(answer).toMatchObject({ code: 'BANK_UNAVAILABLE', payment: { state: 'FAILED' } })
+})
+
+it('that an attempt may have been carried out outlives the loss of its claim', async () => {
+  const { client, gateway } = pausing()
+  const payment = (await authorized(client)).id.slice(4)
+  const request = {
+    client: 'ficmart',
+    idempotencyKey: randomUUID(),
+    kind: 'CAPTURE',
+    input: { paymentId: payment, expectedAmountCents: null },
+  } as const
+  const ids = { operationId: derivedId(8), paymentId: payment, token: randomUUID() }
+  const { operation } = await claimRow(gateway, request, ids, { maySend: true })
+  if (operation === null) throw new Error('it was not claimed')
+  const claimed = async (...about: Parameters<typeof claimAgain>) => {
+    const turn = await claimAgain(...about)
+    if ('lost' in turn) throw new Error('it was not claimed again')
+    return turn.claim
+  }
+  const lose = async () => await database.sql`delete from operations where id = ${operation.id}`
+  const next = { purpose: 'PROBE', calls: [] } as const
+  const probe = await claimed(gateway, operation, { ...next, after: ids.token, ambiguous: true })
+  await lose()
+  const again = await claimed(gateway, probe.operation, { ...next, after: probe.token, ambiguous: false })
+  expect(again.operation.ambiguousAt).not.toBeNull()
+  await lose()
+  const left = { conclusion: { is: 'LEAVE' }, ambiguous: false, calls: [] } as const
+  expect((await settle(gateway, again, left)).operation).toMatchObject({
+    status: 'UNRESOLVED',
+    ambiguousAt: expect.any(Date),
+  })
 })

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { ISql, TransactionSql } from 'postgres'
 import { describe, expect, it } from 'vitest'
-import { timeOrderedId } from '../../src/payment/ids.ts'
+import { derivedId, timeOrderedId } from '../../src/payment/ids.ts'
 import { MOVES, OPERATION_KINDS, PAYMENT_STATES } from '../../src/payment/payment.ts'
 import type { ClientOperation, PaymentState } from '../../src/payment/payment.ts'
 import { testDatabase } from '../support/database.ts'
@@ -575,6 +575,54 @@ describe('settle', () => {
       { detail: { bankId: 'void_stray_5', reviewReason: 'odd' } },
     ])
   })
+  it('ends a review by what refutes it, and not by the release of a hold that nobody wants', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    await one('settle', [outcome(item, fact(`auth_${randomUUID()}`))])
+    const stray = `auth_${randomUUID()}`
+    await one('settle', [outcome(item, fact(stray))])
+    const capture = followUp('CAPTURE', item.paymentId)
+    await one('claim', [capture])
+    const review = { reason: 'The bank does not know the id that it gave us', evidence: {} }
+    await one('settle', [outcome(capture, { ...failed, to: null, review })])
+    const input = { paymentId: item.paymentId, authorizationId: stray }
+    const releaseOnce = async (conclusion: Item) => {
+      const release = { ...followUp('VOID', item.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
+      await one('claim', [release])
+      return await one('settle', [outcome(release, conclusion)])
+    }
+    const misused = { ...review, reason: 'The bank refused our request itself' }
+    await releaseOnce({ ...failed, to: null, review: misused })
+    expect(await releaseOnce(fact(`void_${randomUUID()}`))).toMatchObject({
+      operation: { status: 'SUCCEEDED' },
+      payment: { review_reason: review.reason },
+    })
+    await sql`update payments set review_evidence = jsonb_build_array(review_evidence -> 0) where id = ${item.paymentId}`
+    const next = followUp('CAPTURE', item.paymentId)
+    await one('claim', [next])
+    expect(await one('settle', [outcome(next, fact(`cap_${randomUUID()}`))])).toMatchObject({
+      payment: { state: 'CAPTURED', review_reason: null },
+    })
+  })
+  it('gives up a hold that the bank has lost, and leaves who waits for a word in review', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    await one('settle', [outcome(item, fact(`auth_${randomUUID()}`))])
+    const stray = `auth_${randomUUID()}`
+    await one('settle', [outcome(item, fact(stray))])
+    const input = { paymentId: item.paymentId, authorizationId: stray }
+    const release = { ...followUp('VOID', item.paymentId), kind: 'RELEASE', move: MOVES.RELEASE, input }
+    await one('claim', [release])
+    await one('settle', [outcome(release, { is: 'LEAVE', review: { reason: 'odd', evidence: {} } })])
+    const line = { id: timeOrderedId(), action: 'CLOSE_REVIEW', actor: 'ops', reason: 'lost', detail: {} }
+    const lost =
+      await sql`select close_as_lost(${item.paymentId}::uuid, ${sql.json(line)}, ${timeOrderedId()}::uuid) as answer`
+    expect(lost).toEqual([{ answer: 'CLOSED' }])
+    expect(await sql`select state, review_reason from payments where id = ${item.paymentId}`).toEqual([
+      { state: 'EXPIRED', reviewReason: 'odd' },
+    ])
+    expect(await sql`select action from audit_lines where payment_id = ${item.paymentId}`).toHaveLength(1)
+  })
   it('takes a review only from the current claim, unless it tells what the bank has done', async () => {
     const paymentId = await authorizedPayment()
     const capture = followUp('CAPTURE', paymentId)
@@ -608,6 +656,16 @@ describe('settle', () => {
     expect(
       (await one('claim_again', [again(capture, { afterToken: null })], new Date('2030-01-01'))).answer,
     ).toBe('TAKEN')
+  })
+})
+
+it('a late look at what is under way, since it was claimed once more, takes no lease from it', async () => {
+  const item = authorizeItem()
+  await one('claim', [item])
+  const late = again(item, { afterToken: null, late: true, byOperator: true })
+  expect(await one('claim_again', [late])).toMatchObject({
+    answer: 'TAKEN',
+    operation: { leased_until: expect.any(String) },
   })
 })
 
@@ -768,6 +826,154 @@ it('a second authorization that is told to an authorized payment is a stray one,
   expect(
     await sql`select from stray_holds where authorization_id = 'auth_two_2' and released_at is null`,
   ).toHaveLength(0)
+})
+
+describe('what money rests on', () => {
+  const releaseOf = (paymentId: string, authorizationId: string) => ({
+    ...followUp('VOID', paymentId),
+    kind: 'RELEASE',
+    move: MOVES.RELEASE,
+    input: { paymentId, authorizationId },
+  })
+  const failedWith = async (stray: string) => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    await one('settle', [outcome(item, { ...failed, orphan: true })])
+    expect((await one('settle', [outcome(item, fact(stray))])).payment).toMatchObject({
+      state: 'FAILED',
+      possible_orphan_hold_since: null,
+    })
+    return item
+  }
+  const line = (action = 'CLOSE_REVIEW') => ({
+    id: timeOrderedId(),
+    action,
+    actor: 'ops',
+    reason: 'r',
+    detail: {},
+  })
+  const linesOf = async (paymentId: string) =>
+    await sql`select from audit_lines where payment_id = ${paymentId}`
+
+  it('no stray hold is released for a payment that is not its own', async () => {
+    const stray = `auth_${randomUUID()}`
+    await failedWith(stray)
+    expect(await one('claim', [releaseOf(await authorizedPayment(), stray)])).toMatchObject({
+      answer: 'RESOLVED',
+      operation: { code: 'PAYMENT_NOT_FOUND' },
+    })
+  })
+  it('a stray hold whose release was refused is still to be released', async () => {
+    const stray = `auth_${randomUUID()}`
+    const { paymentId } = await failedWith(stray)
+    const release = releaseOf(paymentId, stray)
+    await one('claim', [release])
+    await one('settle', [outcome(release, { ...failed, to: null })])
+    expect(await sql`select released_at from stray_holds where authorization_id = ${stray}`).toEqual([
+      { releasedAt: null },
+    ])
+  })
+  it('a send that was claimed again and is taken over may have been carried out', async () => {
+    const start = new Date('2026-11-23T10:00:00Z')
+    const capture = followUp('CAPTURE', await authorizedPayment())
+    await one('claim', [capture], start)
+    await one('settle', [outcome(capture, { is: 'LEAVE' })], start)
+    const send = again(capture, { purpose: 'SEND' })
+    expect(await one('claim_again', [send], start)).toMatchObject({ answer: 'CLAIMED' })
+    // Said again, since its answer was lost.
+    expect(await one('claim_again', [send], start)).toMatchObject({
+      answer: 'CLAIMED',
+      operation: { attempt: 2 },
+    })
+    const later = new Date(start.getTime() + LEASE_MS)
+    expect((await one('claim_again', [again(send, { afterToken: null })], later)).operation).toMatchObject({
+      ambiguous_at: expect.stringContaining('2026-11-23T10:00:00'),
+    })
+  })
+  it('who does not know how its key is made takes no operation of today over', async () => {
+    const start = new Date('2026-11-23T10:00:00Z')
+    const later = new Date(start.getTime() + LEASE_MS)
+    const [before, today] = [authorizeItem(), authorizeItem({ operationId: derivedId(8) })]
+    await call('claim', [before, today], start)
+    const takeOver = async (item: Claimed, change: Item) =>
+      (await one('claim_again', [again(item, { afterToken: null, ...change })], later)).answer
+    expect(await takeOver(today, {})).toBe('TAKEN')
+    expect(await takeOver(today, { keyed: true })).toBe('CLAIMED')
+    expect(await takeOver(before, {})).toBe('CLAIMED')
+  })
+  it('what the bank has carried out after it was answered as refused goes to review', async () => {
+    const capture = followUp('CAPTURE', await authorizedPayment())
+    await one('claim', [capture])
+    await one('settle', [outcome(capture, { ...failed, to: null })])
+    expect(await one('settle', [outcome(capture, fact('cap_refused'))])).toMatchObject({
+      operation: { status: 'REFUSED' },
+      payment: {
+        state: 'AUTHORIZED',
+        review_reason: expect.stringContaining('answered as refused'),
+        review_evidence: [{ evidence: { bankId: 'cap_refused' } }],
+      },
+    })
+    // Whatever succeeds later: somebody must look at what was done.
+    const release = followUp('VOID', capture.paymentId)
+    await one('claim', [release])
+    expect(await one('settle', [outcome(release, fact(`void_${randomUUID()}`))])).toMatchObject({
+      payment: { state: 'VOIDED', review_reason: expect.stringContaining('answered as refused') },
+    })
+  })
+  it('the first id of what was done stands', async () => {
+    const capture = followUp('CAPTURE', await authorizedPayment())
+    await one('claim', [capture])
+    for (const id of ['cap_first', 'cap_second']) await one('settle', [outcome(capture, fact(id))])
+    expect(await sql`select capture_id from payments where id = ${capture.paymentId}`).toEqual([
+      { captureId: 'cap_first' },
+    ])
+  })
+  it('a hold of which the bank says that it has expired may be let go', async () => {
+    const capture = followUp('CAPTURE', await authorizedPayment())
+    await one('claim', [capture])
+    const at = new Date('2026-11-24T10:00:00Z')
+    await one('settle', [outcome(capture, { ...failed, code: 'AUTHORIZATION_EXPIRED', to: null })], at)
+    const expire = { ...followUp('VOID', capture.paymentId), kind: 'EXPIRE', move: MOVES.EXPIRE }
+    expect((await one('claim', [expire], at)).answer).toBe('CLAIMED')
+  })
+  it('an operator’s word that comes too late changes nothing, and leaves no line', async () => {
+    const capture = followUp('CAPTURE', await authorizedPayment())
+    await one('claim', [capture])
+    const doubt = { is: 'LEAVE', review: { reason: 'odd', evidence: { bankId: 'cap_odd' } } }
+    await one('settle', [outcome(capture, doubt)])
+    await one('settle', [outcome(capture, fact('cap_word'))])
+    const word = { ...outcome(capture, { ...failed, to: null }), token: randomUUID(), audit: line() }
+    expect(await one('settle', [word])).toMatchObject({
+      operation: { status: 'SUCCEEDED' },
+      payment: { state: 'CAPTURED', review_reason: 'odd' },
+    })
+    expect(await linesOf(capture.paymentId)).toHaveLength(0)
+  })
+  it('the mark of a possible orphan goes when the statement shows that there is none, not with a review', async () => {
+    const item = authorizeItem()
+    await one('claim', [item])
+    const review = { reason: 'odd', evidence: {} }
+    await one('settle', [outcome(item, { ...failed, orphan: true, review })])
+    const isMarked = async () => {
+      const [row] = await sql<{ since: Date | null }[]>`
+        select possible_orphan_hold_since as since from payments where id = ${item.paymentId}`
+      return row?.since !== null
+    }
+    const close = async (noHold: boolean) =>
+      await sql`select close_review(${item.paymentId}::uuid, ${sql.json(line())}, ${noHold}) as answer`
+    expect([await close(false), await isMarked()]).toEqual([[{ answer: 'CLOSED' }], true])
+    expect([await close(true), await isMarked()]).toEqual([[{ answer: 'CLOSED' }], false])
+  })
+  it('only an authorized payment’s hold can be given up', async () => {
+    const capture = followUp('CAPTURE', await authorizedPayment())
+    const lose = async () =>
+      await sql`select close_as_lost(${capture.paymentId}::uuid, ${sql.json(line())}, ${timeOrderedId()}::uuid) as answer`
+    await one('claim', [capture])
+    expect(await lose()).toEqual([{ answer: 'UNRESOLVED' }])
+    await one('settle', [outcome(capture, fact(`cap_${randomUUID()}`))])
+    expect(await lose()).toEqual([{ answer: 'NOTHING' }])
+    expect(await linesOf(capture.paymentId)).toHaveLength(0)
+  })
 })
 
 describe('the transition table', () => {

@@ -8,6 +8,8 @@ import { testDatabase } from '../support/database.ts'
 const { sql: books } = await testDatabase()
 await openBooks(books)
 
+const EARLIER = '2030-01-01T00:00:00Z'
+const NOW = '2030-01-01T01:00:00Z'
 const MONTH = '2031-01-01T00:00:00.123456Z'
 const id = (number: number) => `00000000-0000-7000-8000-${String(number).padStart(12, '0')}`
 
@@ -42,6 +44,7 @@ beforeEach(async () => {
     await enter(books, 'receipts.payments', [
       {
         id: paymentId,
+        order_id: `order ${cents}`,
         amount_cents: cents,
         state: states.at(-1),
         version: states.length + 1,
@@ -64,6 +67,28 @@ beforeEach(async () => {
         cause: at === 0 ? 'AUTHORIZE' : kinds[at - 1],
       })),
     )
+    await enter(
+      books,
+      'seen.webhooks',
+      ['PENDING', ...states].map((state, at) => ({
+        seq: cents * 10 + at,
+        payment_id: paymentId,
+        version: at + 1,
+        to_state: state,
+      })),
+    )
+    const isThere = index < 2
+    await enter(books, 'seen.checks', [
+      {
+        order_id: `order ${cents}`,
+        amount_cents: cents,
+        may_ship: isThere,
+        reason: isThere ? states.at(-1) : 'VOIDED',
+        asked_at: NOW,
+        answered_at: NOW,
+        is_last: true,
+      },
+    ])
     for (const [at, kind] of kinds.entries()) {
       const operation = { id: id(cents * 10 + at), key: `digest ${cents * 10 + at}` }
       const failed = kind === 'AUTHORIZE' && states[0] === 'FAILED'
@@ -93,6 +118,7 @@ beforeEach(async () => {
           card: '4242',
           amount_cents: cents,
           status: type === 'AUTHORIZATION' && kinds.length > 1 ? 'USED' : 'ACTIVE',
+          created_at: EARLIER,
           expires_at: MONTH,
           idempotency_key: operation.key,
           key_stored: !(index === 4 || (index === 1 && type === 'CAPTURE')),
@@ -184,6 +210,25 @@ const BREAKS: [invariant: string, what: string, tampering: string][] = [
   ],
   ['nothing is unresolved', 'an operation', `insert into seen.unresolved (id) values ('${id(1041)}')`],
   ['nothing is unresolved', 'a PENDING payment', payment(105, `state = 'PENDING'`)],
+  ['no review', 'one', payment(101, `review_reason = 'odd'`)],
+  [
+    'an authorization that has expired',
+    'one is held',
+    payment(101, `authorization_expires_at = '2030-01-01'`),
+  ],
+  ['FicMart was told', 'a transition untold', 'delete from seen.webhooks where seq = 1031'],
+  ['FicMart was told', 'a later one first', 'update seen.webhooks set seq = 1 where seq = 1032'],
+  ['FicMart was told', 'of another state', `update seen.webhooks set to_state = 'VOIDED' where seq = 1031`],
+  ['goods may never', 'a yes for a refunded one', checked(103, 'may_ship = true')],
+  ['goods may never', 'a yes for a voided one', checked(104, 'may_ship = true')],
+  ['goods may never', 'a yes before the hold', checked(101, `answered_at = '2029-12-31'`)],
+  [
+    'goods may never',
+    'a yes after the end of the hold',
+    checked(101, `asked_at = '2032-01-01', answered_at = '2032-01-01'`),
+  ],
+  ['nor stay', 'a no for a held one', checked(101, 'may_ship = false')],
+  ['nor stay', 'a no for a captured one', checked(102, 'may_ship = false')],
   ['every answer', 'an error', `insert into seen.faulty values ('Unexpected error')`],
   ['no gateway', 'one exited', 'insert into seen.ends values (1)'],
   ['no card number', 'one was found', `insert into seen.leaks values ('table payments', 'a card number')`],
@@ -200,6 +245,11 @@ describe('is seen to be broken:', () => {
   })
 })
 
+it('a no for a captured one whose id the bank has lost is none for ever', async () => {
+  await books.unsafe(checked(102, `may_ship = false, reason = 'CAPTURE_UNCONFIRMED'`))
+  expect(await broken()).toEqual([])
+})
+
 it('a probe, or a send after a definite failure, is no doubled authorize', async () => {
   await books.unsafe(`${sent('1050', 'false', 1)}; ${sent('1010', 'true', 1)}`)
   expect(await broken()).toEqual([])
@@ -214,11 +264,14 @@ function operation(key: string, change: string) {
 function row(bankId: string, change: string) {
   return `update bank.transactions set ${change} where id = '${bankId}'`
 }
+function checked(cents: number, change: string) {
+  return `update seen.checks set ${change} where amount_cents = ${cents}`
+}
 function lose(bankId: string) {
   return `delete from bank.transactions where id = '${bankId}'`
 }
 function again(bankId: string, typeAndParent: string) {
-  return `insert into bank.transactions select id || '-2', ${typeAndParent}, card, amount_cents, status, expires_at,
+  return `insert into bank.transactions select id || '-2', ${typeAndParent}, card, amount_cents, status, created_at, expires_at,
             idempotency_key, key_stored from bank.transactions where id = '${bankId}'`
 }
 function account(change: string) {

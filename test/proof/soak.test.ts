@@ -6,13 +6,13 @@ import { readSeed } from '../../proof/support/program.ts'
 /** The short form of `npm run soak`: the same program, at a tenth of all durations. */
 
 it(
-  '200 payments come through everything that can fail, and both ledgers agree',
+  '100 payments come through everything that can fail, and both ledgers agree',
   { timeout: 400_000 },
   async () => {
     const seed = readSeed(undefined)
-    const report = await soak({ payments: 200, scale: 0.1, seed, show: () => {} })
+    const report = await soak({ payments: 100, scale: 0.1, seed, show: () => {} })
     const broken = report.checked.filter(({ rows }) => rows.length > 0).map(({ id, says }) => `${id} ${says}`)
-    expect(broken, `--payments 200 --scale 0.1 --seed ${seed}\n${told(report)}`).toEqual([])
+    expect(broken, `--payments 100 --scale 0.1 --seed ${seed}\n${told(report)}`).toEqual([])
     // It was no walk in the park.
     for (const fault of [
       '500 before any work',

@@ -198,6 +198,17 @@ describe('while receipts may be lost', () => {
     expect(probesAndSends(bank.received)).toEqual(['SEND', 'PROBE', 'SEND', 'SEND'])
   })
 
+  it('and no more once a person says that nothing was lost', async () => {
+    const { database, bank, client, restore, gateway } = await scene()
+    await restore()
+    await lookAtHistory(gateway)
+    await database.sql`select note_history('NOTHING_LOST')`
+    await authorized(client)
+    expect(probesAndSends(bank.received)).toEqual(['SEND'])
+    await lookAtHistory(gateway)
+    expect(gateway.inFlight.history.lostAt).toBeNull()
+  })
+
   it.each([
     ['another timeline', { timeline: 0 }, 'TIMELINE_CHANGED'],
     ['another cluster', { system_identifier: '1' }, 'SYSTEM_CHANGED'],

@@ -66,7 +66,7 @@ export const ANSWERS: Rules = {
 
   'the core has no fault of its own': (h) =>
     h.errors
-      .filter(({ msg }) => /lost track|sweep failed|goes on later/.test(msg))
+      .filter(({ msg }) => /lost track|sweep failed|goes on later|was taken for/.test(msg))
       // A process that slept through its lease gives up what the database then does not take at once.
       .filter(({ err }) => h.pauses === 0 || err?.message !== BROKEN)
       .map(({ msg, err }) => `${msg}: ${err?.message}`),
