@@ -327,10 +327,6 @@ describe('a name that does not exist', () => {
       },
     ],
     [
-      'This anonymous operation must be the only defined operation.',
-      { query: '{ __typename } { __typename }' },
-    ],
-    [
       'Expected "variables" param to be empty or an object, but given array.',
       { query: '{ __typename }', variables: [] },
     ],
