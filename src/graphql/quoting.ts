@@ -29,7 +29,8 @@ const SENTENCES = `
   from POST request body sent JSON is be received param given params parameter Unexpected Content Length
   header Request too large Batching Use Value Validation validation errors Schema configured subscription
   supports GET requests false true null QUERY MUTATION FIELD FRAGMENT_DEFINITION FRAGMENT_SPREAD
-  INLINE_FRAGMENT VARIABLE_DEFINITION Anonymous top level introspection directives skip include`
+  INLINE_FRAGMENT VARIABLE_DEFINITION Anonymous top level introspection directives skip include select since has
+  within itself This conflicting which runtime reserved invalid empty array number undefined extensions`
 
 const WORDS = new Set(SENTENCES.match(/\w+/g))
 const HARMLESS = /[\s"'`.,:;!?()[\]{}<>$@&=|-]/

@@ -22,7 +22,7 @@ export function schemaPage(whoAsks: WhoAsks): Page {
     if (refusal !== null) return refusal
     printed ??= withEtag(schemaText())
     const { text, etag } = printed
-    const headers = { ...PLAIN, etag, 'cache-control': 'private, no-cache', vary: 'authorization' }
+    const headers = { ...PLAIN, etag, 'cache-control': 'private, no-cache' }
     if (isKnown(request.headers.get('if-none-match') ?? '', etag)) {
       return new Response(null, { status: 304, headers })
     }

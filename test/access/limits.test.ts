@@ -285,7 +285,11 @@ describe('the schema', () => {
     const response = await get(asker)
     const text = await response.text()
     if (['customer', 'stranger'].includes(asker)) {
-      expect([response.status, text]).toEqual([403, expect.stringMatching(/^The schema is for API clients/)])
+      const message = expect.stringMatching(/^The schema is for API clients/)
+      expect([response.status, JSON.parse(text)]).toEqual([
+        403,
+        { errors: [{ message, extensions: { code: 'FORBIDDEN' } }] },
+      ])
       return
     }
     expect([response.status, text]).toEqual([200, await readFile('schema.graphql', 'utf8')])
@@ -313,6 +317,7 @@ describe('the schema', () => {
     const first = await get('service')
     const etag = first.headers.get('etag') ?? ''
     expect(first.headers.get('cache-control')).toBe('private, no-cache')
+    expect(first.headers.get('vary')).toBe('Authorization, Origin')
     for (const tags of [etag, `"other", W/${etag}`, '*']) {
       const again = await get('service', { headers: { 'if-none-match': tags } })
       expect([tags, again.status, await again.text(), again.headers.get('etag')]).toEqual([

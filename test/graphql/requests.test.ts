@@ -310,6 +310,36 @@ describe('a name that does not exist', () => {
     )
   })
 
+  it.each<[string, object]>([
+    [
+      'Field "state" must not have a selection since type "PaymentState!" has no subfields.',
+      { query: `{ payment(by: { id: "1" }) { state { a } } }` },
+    ],
+    [
+      'Cannot spread fragment "F" within itself.',
+      { query: '{ payment(by: { id: "1" }) { ...F } } fragment F on Payment { id ...F }' },
+    ],
+    [
+      'Anonymous Subscription must select only one top level field.',
+      {
+        query:
+          'subscription { a: paymentUpdated(by: { orderId: "o" }) { id } b: paymentUpdated(by: { orderId: "o" }) { id } }',
+      },
+    ],
+    [
+      'Expected "variables" param to be empty or an object, but given array.',
+      { query: '{ __typename }', variables: [] },
+    ],
+    [
+      'Expected "extensions" param to be empty or an object, but given string.',
+      { query: '{ __typename }', extensions: 'secret' },
+    ],
+  ])('a sentence is told with all of its words: %s', async (message, body) => {
+    const { errors = [] } = await send(body)
+    expect(errors.map((error) => error.message).join()).toContain(message)
+    expect(JSON.stringify(errors)).not.toContain('secret')
+  })
+
   it('is told without what could be of a card', async () => {
     for (const body of [
       { query: '{ n4111111111111111 }' },
