@@ -263,18 +263,6 @@ end $$;
 
 drop trigger if exists authorizations_are_recorded on payments;
 
--- The bank's id of what an operation did, where the receipt has none yet.
-create or replace function with_bank_id(pay payments, kind text, bank_id text) returns payments language plpgsql as $$
-begin
-  case kind
-    when 'AUTHORIZE' then pay.authorization_id := coalesce(pay.authorization_id, bank_id);
-    when 'CAPTURE' then pay.capture_id := coalesce(pay.capture_id, bank_id);
-    when 'REFUND' then pay.refund_id := coalesce(pay.refund_id, bank_id);
-    else pay.void_id := coalesce(pay.void_id, bank_id);
-  end case;
-  return pay;
-end $$;
-
 -- There may be a hold that no receipt has, or an id that the receipt lacks.
 create or replace function is_open_at_bank(op operations, pay payments) returns boolean language sql immutable as $$
   select case op.kind
