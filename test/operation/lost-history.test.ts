@@ -24,6 +24,7 @@ const request = (kind: 'AUTHORIZE' | 'CAPTURE', paymentId = timeOrderedId()): It
   idempotencyKey: randomUUID(),
   move: MOVES[kind],
   maySend: true,
+  wasSent: false,
   leaseMs: 50_000,
   input:
     kind === 'CAPTURE'

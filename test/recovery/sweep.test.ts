@@ -77,10 +77,12 @@ describe('the sweeper', () => {
     bank.faults.add('drop-before', { endpoint: 'authorizations', probe: false })
     expect(await here.client.authorize({ orderId })).toMatchObject({ code: 'OUTCOME_UNKNOWN' })
     const asked = bank.received.length
+    const { key } = bank.received.findLast(({ path }) => path.endsWith('/authorizations')) ?? {}
     const gateway = await spawnGateway(env)
     // It asks three times; one that is stopped settles first what it knows.
     await bank.until(
-      (received) => received.slice(asked).filter((line) => line.probe && line.over).length >= 3,
+      (received) =>
+        received.slice(asked).filter((line) => line.key === key && line.probe && line.over).length >= 3,
     )
     gateway.child.kill('SIGTERM')
     expect(await gateway.exited).toBe(0)
