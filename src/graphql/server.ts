@@ -163,12 +163,23 @@ function answerInOurWords({ log }: Gateway, quote: Quote): Plugin<Context & OnHt
       const { who, requestId } = serverContext as Partial<Asked & Named>
       if (!('errors' in result)) return
       const told = inOurWords(result, who?.role, log.child({ request: requestId }))
+      // Asked for as a stream it is told in one, which is over by that: 400 would look like a connection that broke.
+      if (resultProcessor !== undefined && resultProcessor !== processRegularResult && isInvalid(told)) {
+        for (const { extensions } of told.errors ?? []) delete extensions['http']
+        processed.setResult(told)
+        return
+      }
       processed.setResult(told)
       // Whatever kind of answer it asks for: what is refused is no stream, and not refused without a word.
       if (resultProcessor === undefined || (resultProcessor !== processRegularResult && isRefused(told)))
         processed.setResultProcessor(processRegularResult, 'application/json')
     },
   }
+}
+
+/** A subscription that did not begin, for an argument. */
+function isInvalid({ data, errors = [] }: ExecutionResult): boolean {
+  return data === undefined && errors.every(({ extensions: { code } }) => code === 'INVALID_INPUT')
 }
 
 /** By its HTTP status, even to a client that is told 200 of what is wrong in a document. */
