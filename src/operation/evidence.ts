@@ -47,11 +47,8 @@ export function weigh(
   const isSend = asked === 'SEND'
   const isNegative = answer.is === 'notStored'
   return {
-    kind: before.kind,
+    ...before,
     ...claim,
-    isResolved: before.isResolved,
-    isHistoryLost: before.isHistoryLost,
-    canSend: before.canSend,
     wasSent: before.wasSent || isSend,
     asked,
     last: answer,

@@ -60,7 +60,7 @@ async function forgottenAuthorizes(gateway: Gateway, atMost: number, besides: re
       and 'op_' || id <> all(${besides}::text[])
     order by leased_until
     limit ${atMost}`)
-  return operations.map((operation) => entryOf(operation, () => takeOver(gateway, operation)))
+  return operations.map((operation) => takeOverOf(gateway, operation))
 }
 
 async function abandonedOperations(gateway: Gateway, atMost: number, besides: readonly string[]) {
@@ -69,9 +69,7 @@ async function abandonedOperations(gateway: Gateway, atMost: number, besides: re
     where status = 'UNRESOLVED' and leased_until <= ${now(gateway)} and 'op_' || id <> all(${besides}::text[])
     order by leased_until
     limit ${atMost}`)
-  return operations.map((operation) =>
-    entryOf(operation, () => admitted(gateway, () => takeOver(gateway, operation))),
-  )
+  return operations.map((operation) => admittedTo(gateway, takeOverOf(gateway, operation)))
 }
 
 async function lateLooks(gateway: Gateway, atMost: number, besides: readonly string[]) {
@@ -80,12 +78,13 @@ async function lateLooks(gateway: Gateway, atMost: number, besides: readonly str
     where look_again_at is not null and is_late_look_due(look_again_at, ${now(gateway)}) and 'op_' || id <> all(${besides}::text[])
     order by look_again_at
     limit ${atMost}`)
-  return operations.map((operation) =>
-    entryOf(operation, () => admitted(gateway, () => takeOver(gateway, operation))),
-  )
+  return operations.map((operation) => admittedTo(gateway, takeOverOf(gateway, operation)))
 }
 
-const entryOf = ({ id }: Operation, enter: Entry['enter']): Entry => ({ name: operationId(id), enter })
+const takeOverOf = (gateway: Gateway, operation: Operation): Entry => ({
+  name: operationId(operation.id),
+  enter: () => takeOver(gateway, operation),
+})
 
 async function strayHolds(gateway: Gateway, atMost: number, besides: readonly string[]) {
   const { sql } = gateway
@@ -166,8 +165,10 @@ function now({ sql, clock }: Gateway) {
 }
 
 /** What goes to the bank takes a place there; when it has none to give, the next round tries again. */
-async function admitted(gateway: Gateway, work: () => Promise<unknown>): Promise<void> {
-  await gateway.bank.admit(async (refusal) => {
-    if (refusal === null && !gateway.inFlight.draining) await work()
-  })
-}
+const admittedTo = ({ bank, inFlight }: Gateway, entry: Entry): Entry => ({
+  name: entry.name,
+  enter: () =>
+    bank.admit(async (refusal) => {
+      if (refusal === null && !inFlight.draining) await entry.enter()
+    }),
+})
